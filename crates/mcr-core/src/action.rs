@@ -1,0 +1,194 @@
+//! What the relay asks of the world, and the derived state that a data plane holds.
+//!
+//! Everything a plane knows is in a [`PlaneRule`]: resolved to interface indexes, addresses and
+//! MACs, so that no plane looks anything up while packets move.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::link::{IfIndex, Mac};
+use crate::refusal::Refusal;
+use crate::rule::{Dscp, Ttl};
+use crate::verdict::{OutputDrop, Pass, RuleDrop};
+
+/// Names the counters of a rule while the rule exists; small, and used again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub u32);
+
+/// Names the counters of an output while the output exists; small, and used again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputId(pub u32);
+
+/// What a packet is looked up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// Where it arrived.
+    pub interface: IfIndex,
+    /// Its destination address.
+    pub address: Ipv4Addr,
+    /// Its destination port.
+    pub port: u16,
+}
+
+/// What happens to the input after it was relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToStack {
+    /// The host's stack sees it.
+    Always,
+    /// The host's stack sees it when a UDP socket is bound to its port.
+    IfSocket,
+    /// Nobody sees it.
+    Never,
+}
+
+/// A rule as a data plane knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaneRule {
+    /// Its counters.
+    pub id: RuleId,
+    /// What it takes.
+    pub key: FlowKey,
+    /// What happens to the input.
+    pub to_stack: ToStack,
+    /// Where it goes, 1 to 64.
+    pub outputs: Vec<PlaneOutput>,
+}
+
+/// An output as a data plane knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaneOutput {
+    /// Its counters.
+    pub id: OutputId,
+    /// The interface it leaves by.
+    pub interface: IfIndex,
+    /// Source MAC: that of the interface.
+    pub source_mac: Mac,
+    /// Destination MAC: that of the group (RFC 1112 §6.4).
+    pub destination_mac: Mac,
+    /// Source address; `None` keeps it.
+    pub source: Option<Ipv4Addr>,
+    /// Source port; `None` keeps it.
+    pub source_port: Option<u16>,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Time to live.
+    pub ttl: Ttl,
+    /// Code point.
+    pub dscp: Dscp,
+}
+
+/// One change of the data plane, made whole or not at all. Rules that it does not name are not
+/// touched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PlaneChange {
+    /// Rules to install, or to put in place of the rule with the same id.
+    pub install: Vec<PlaneRule>,
+    /// Rules to take out. An id in `install` is not here.
+    pub remove: Vec<RuleId>,
+    /// Ids used for the first time since they were last free: their counters start at 0.
+    pub fresh_rules: Vec<RuleId>,
+    /// Likewise for outputs.
+    pub fresh_outputs: Vec<OutputId>,
+    /// After the change: all addresses of this host that an output sends from.
+    pub own: BTreeSet<Ipv4Addr>,
+    /// After the change: all interfaces with a rule's input.
+    pub inputs: BTreeSet<IfIndex>,
+}
+
+impl PlaneChange {
+    /// Whether no rule and no counter changes. (The sets may still differ.)
+    pub fn is_empty(&self) -> bool {
+        self.install.is_empty()
+            && self.remove.is_empty()
+            && self.fresh_rules.is_empty()
+            && self.fresh_outputs.is_empty()
+    }
+}
+
+/// Why a data plane refused a change, and how far the blame reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaneRefusal {
+    /// The input interface that could not be used, when it was one.
+    pub interface: Option<IfIndex>,
+    /// The reason.
+    pub refusal: Refusal,
+}
+
+/// A group joined on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Membership {
+    /// Where.
+    pub interface: IfIndex,
+    /// What.
+    pub group: Ipv4Addr,
+}
+
+/// Names a request until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A side effect that the relay asks for. The event loop carries it out and hands the result back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Join these groups; answered by `handle_joined`.
+    Join(Vec<Membership>),
+    /// Change the data plane; answered by `handle_applied`.
+    Apply(PlaneChange),
+    /// Leave these groups; not answered, since a leave cannot fail in a way that matters.
+    Leave(Vec<Membership>),
+    /// Answer a request.
+    Reply(RequestId, Result<crate::api::Change, Refusal>),
+    /// The rules that are in no file have changed; write them where the next start finds them.
+    SaveRuntime,
+}
+
+/// Packets, counted as datagrams, and their UDP payload bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Volume {
+    /// Datagrams; a super-packet of n segments counts n.
+    pub packets: u64,
+    /// UDP payload bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What was counted for a rule since it exists. `received` is `matched` plus all `dropped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RuleCounters {
+    /// Arrived for the rule.
+    pub received: Volume,
+    /// Offered to the outputs.
+    pub matched: Volume,
+    /// Packets by [`RuleDrop`].
+    pub dropped: [u64; RuleDrop::ALL.len()],
+}
+
+/// What was counted for an output since it exists. `offered` is `forwarded` plus all `dropped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutputCounters {
+    /// Meant for the output.
+    pub offered: Volume,
+    /// Handed to the interface.
+    pub forwarded: Volume,
+    /// Packets by [`OutputDrop`].
+    pub dropped: [u64; OutputDrop::ALL.len()],
+}
+
+/// All counters of a data plane at one moment, indexed by [`RuleId`] and [`OutputId`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// By rule id.
+    pub rules: Vec<RuleCounters>,
+    /// By output id.
+    pub outputs: Vec<OutputCounters>,
+    /// Packets that no rule took, by input interface and [`Pass`].
+    pub passed: Vec<(IfIndex, [u64; Pass::COUNTED.len()])>,
+}

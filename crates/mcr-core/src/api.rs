@@ -1,0 +1,377 @@
+//! The types of the control API and of the configuration file: what crosses a border as JSON or
+//! TOML. Requests refuse unknown fields; replies may grow, and clients ignore what they do not know.
+//!
+//! Core types are not a wire format: [`RuleSpec`] is, and [`RuleSpec::check`] is the way from one to
+//! the other.
+
+mod config;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{ConfigError, ConfigFile, Defaults, parse_config, render_config};
+pub use output::{OutputSpec, Setting};
+
+use crate::action::Volume;
+use crate::flow::Input;
+use crate::refusal::{Code, Refusal};
+use crate::rule::{Local, Origin, Output, Rule};
+
+/// The largest request body in bytes.
+pub const BODY_MAX: usize = 32 << 20;
+
+/// A rule as files and requests write it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// The name; without one the rule is addressed by its input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A remark for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// `[SOURCE@]ADDRESS:PORT@INTERFACE`.
+    pub input: String,
+    /// Who may send, beside a `SOURCE@` of the input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Where it goes.
+    pub outputs: Vec<OutputSpec>,
+    /// Whether it forwards.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub enabled: bool,
+    /// `auto`, `yes` or `no`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// `yes` or `no`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+impl RuleSpec {
+    /// The rule this text means, or what is wrong with it.
+    pub fn check(&self) -> Result<Rule, Refusal> {
+        let label = self.name.clone().unwrap_or_else(|| self.input.clone());
+        self.build().and_then(Rule::check).map_err(|r| r.about(format_args!("rule {label}")))
+    }
+
+    fn build(&self) -> Result<Rule, Refusal> {
+        let mut input = self
+            .input
+            .parse::<Input>()
+            .map_err(|r| r.about(format_args!("input {}", self.input)))?;
+        for source in &self.sources {
+            let address = source.parse().map_err(|_| {
+                Refusal::new(
+                    Code::Invalid,
+                    format!("source {source:?} is not an IP address"),
+                    "write addresses alone, as in sources = [\"10.0.0.1\"]",
+                )
+            })?;
+            input.sources.push(address);
+        }
+        input.sources.sort_unstable();
+        input.sources.dedup();
+        let outputs =
+            self.outputs.iter().map(OutputSpec::build).collect::<Result<Vec<Output>, _>>()?;
+        let choice = |field: &str, value: &Option<String>, allowed: &[&str]| match value {
+            None => Ok(0),
+            Some(value) => allowed.iter().position(|a| a == value).ok_or_else(|| {
+                Refusal::new(
+                    Code::Invalid,
+                    format!("{field} = {value:?} is not known"),
+                    format!("use one of: {}", allowed.join(", ")),
+                )
+            }),
+        };
+        let local = [Local::Auto, Local::Yes, Local::No]
+            [choice("local", &self.local, &["auto", "yes", "no"])?];
+        let join = choice("join", &self.join, &["yes", "no"])? == 0;
+        let (name, comment) = (self.name.clone(), self.comment.clone());
+        Ok(Rule { name, comment, input, outputs, enabled: self.enabled, local, join })
+    }
+}
+
+impl From<&Rule> for RuleSpec {
+    fn from(rule: &Rule) -> Self {
+        let local = match rule.local {
+            Local::Auto => None,
+            Local::Yes => Some("yes".into()),
+            Local::No => Some("no".into()),
+        };
+        let many = rule.input.sources.len() > 1;
+        let mut input = rule.input.clone();
+        let sources = if many { std::mem::take(&mut input.sources) } else { Vec::new() };
+        Self {
+            name: rule.name.clone(),
+            comment: rule.comment.clone(),
+            input: input.to_string(),
+            sources: sources.iter().map(ToString::to_string).collect(),
+            outputs: rule.outputs.iter().map(OutputSpec::from).collect(),
+            enabled: rule.enabled,
+            local,
+            join: (!rule.join).then(|| "no".into()),
+        }
+    }
+}
+
+impl FromStr for Origin {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        match text {
+            "file" => Ok(Self::File),
+            "runtime" => Ok(Self::Runtime),
+            _ => Err(Refusal::new(Code::Malformed, format!("{text:?} is no origin"), "")),
+        }
+    }
+}
+
+/// One step of `PATCH /v1/rules`. The steps of a request are taken together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Step {
+    /// A new rule.
+    Add(RuleSpec),
+    /// A rule in the place of the one called `name`, which it may rename.
+    Replace {
+        /// Name or input text of the rule there is.
+        name: String,
+        /// The rule it becomes.
+        rule: RuleSpec,
+    },
+    /// Takes the rule of this name, or input text, out.
+    Remove(String),
+}
+
+/// `PUT /v1/rules`: these rules and no others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSet {
+    /// All rules.
+    pub rules: Vec<RuleSpec>,
+}
+
+/// The reply to every change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Change {
+    /// Grows with every change of the rules.
+    pub generation: u64,
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Rules that are new.
+    pub added: Vec<String>,
+    /// Rules that are not what they were.
+    pub replaced: Vec<String>,
+    /// Rules that are gone.
+    pub removed: Vec<String>,
+    /// What may not be meant.
+    pub warnings: Vec<String>,
+}
+
+/// One rule of `GET /v1/rules`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// What the rule is addressed by.
+    pub name: String,
+    /// Whether that name was given, or is the text of the input.
+    pub named: bool,
+    /// `file` or `runtime`.
+    pub origin: String,
+    /// `forwarding`, `idle`, `disabled`, `waiting` or `failed`.
+    pub state: String,
+    /// What it waits for, or why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The rule as a request would write it.
+    pub rule: RuleSpec,
+}
+
+/// `GET /v1/rules`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleList {
+    /// Of these rules.
+    pub generation: u64,
+    /// All rules, by name.
+    pub rules: Vec<RuleView>,
+}
+
+/// An error reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// What went wrong.
+    pub error: ErrorBody,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// For programs; see [`Code::name`].
+    pub code: String,
+    /// What was refused and why.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl From<&Refusal> for ErrorReply {
+    fn from(refusal: &Refusal) -> Self {
+        let Refusal { code, message, hint } = refusal;
+        let code = code.name().into();
+        Self { error: ErrorBody { code, message: message.clone(), hint: hint.clone() } }
+    }
+}
+
+/// Packets and payload bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Count {
+    /// Datagrams.
+    pub packets: u64,
+    /// UDP payload bytes.
+    pub bytes: u64,
+}
+
+impl From<Volume> for Count {
+    fn from(Volume { packets, bytes }: Volume) -> Self {
+        Self { packets, bytes }
+    }
+}
+
+/// How fast, over about the last second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rate {
+    /// Datagrams per second.
+    pub packets: u64,
+    /// UDP payload bits per second.
+    pub bits: u64,
+}
+
+/// Reason to packets; an absent reason is 0.
+pub type Dropped = BTreeMap<String, u64>;
+
+/// Counters of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputStats {
+    /// The destination.
+    pub to: String,
+    /// When the output came to be (RFC 3339, UTC).
+    pub since: String,
+    /// Meant for it; equals forwarded plus dropped.
+    pub offered: Count,
+    /// Handed to the interface.
+    pub forwarded: Count,
+    /// Not handed to it.
+    pub dropped: Dropped,
+    /// Packets that the output interface itself dropped since it exists, for all its traffic.
+    pub interface_dropped: u64,
+}
+
+/// Counters of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStats {
+    /// What the rule is addressed by.
+    pub name: String,
+    /// As in [`RuleView`].
+    pub state: String,
+    /// As in [`RuleView`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the rule came to be (RFC 3339, UTC).
+    pub since: String,
+    /// When packets were last seen, to the second; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_packet: Option<String>,
+    /// Arrived for the rule; equals matched plus dropped.
+    pub received: Count,
+    /// Offered to the outputs.
+    pub matched: Count,
+    /// Not offered.
+    pub dropped: Dropped,
+    /// How fast it arrives.
+    pub rate: Rate,
+    /// Each output.
+    pub outputs: Vec<OutputStats>,
+}
+
+/// `GET /v1/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Now (RFC 3339, UTC).
+    pub time: String,
+    /// Changes when the counters start anew.
+    pub boot_id: String,
+    /// Each rule asked for.
+    pub rules: Vec<RuleStats>,
+}
+
+/// An interface that MCR receives on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Groups that MCR has joined there.
+    pub groups: usize,
+    /// Packets that no rule took and the stack got, by reason.
+    pub passed: Dropped,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of `mcrd`.
+    pub version: String,
+    /// The instance name.
+    pub instance: String,
+    /// Process id of `mcrd`.
+    pub pid: u32,
+    /// When it started (RFC 3339, UTC).
+    pub since: String,
+    /// As in [`Stats`].
+    pub boot_id: String,
+    /// `ebpf`, or another plane.
+    pub plane: String,
+    /// How the plane is attached, as in `tcx` or `clsact`.
+    pub attach: String,
+    /// As in [`Change`].
+    pub generation: u64,
+    /// Number of rules by state.
+    pub states: BTreeMap<String, usize>,
+    /// Rules that are in no file and would not come back after a clean stop.
+    pub rules_in_no_file: usize,
+    /// The most rules that the plane can hold.
+    pub rules_max: u32,
+    /// The most outputs that the plane can hold, over all rules.
+    pub outputs_max: u32,
+    /// Sockets that hold group memberships.
+    pub membership_sockets: usize,
+    /// Each input interface.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Cost of the eBPF program; only while it is measured (`mcrd --measure`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramCost>,
+}
+
+/// What the kernel measured of the eBPF programs (`BPF_ENABLE_STATS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramCost {
+    /// Times they ran: once a frame on an input interface.
+    pub runs: u64,
+    /// Nanoseconds they ran for, sending included.
+    pub nanoseconds: u64,
+}

@@ -1,0 +1,243 @@
+//! The relay: the state machine between what is asked (rules), what is there (interfaces) and what
+//! runs (data plane, memberships). It does no IO: `handle_*` changes it, [`Relay::poll_action`]
+//! yields what to do.
+//!
+//! One transaction runs at a time; what arrives meanwhile waits in a queue.
+//!
+//! ```text
+//!          request, links, retry
+//!                   │ table.change, resolve
+//!  Idle ──────────▶ Joining ──handle_joined──▶ Applying ──handle_applied──▶ Idle
+//!    ▲                 │ join refused              │ plane refused           (Leave, Reply)
+//!    └──── table.revert, Leave what was joined ────┘
+//! ```
+//!
+//! A *strict* transaction (a client's change) is refused whole when the machine refuses any part of
+//! it. A *tolerant* one (start, reload, a change of the machine, a retry) leaves the rules that
+//! cannot run `waiting` or `failed`, each with its reason, and runs the others.
+
+mod ids;
+mod request;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::action::{
+    Action, Counters, Membership, OutputCounters, OutputId, PlaneRefusal, PlaneRule, RequestId,
+    RuleCounters, RuleId, Volume,
+};
+use crate::link::{IfIndex, Links};
+use crate::refusal::Refusal;
+use crate::rule::RuleKey;
+use crate::table::RuleTable;
+use ids::IdPool;
+pub use request::{Guard, Request, RuleStep};
+use transaction::Phase;
+pub use view::{Now, State, time};
+
+/// A rule that was refused by the kernel is tried again after this time.
+const RETRY: Duration = Duration::from_secs(5);
+/// Rates are taken over at least this time.
+const RATE_WINDOW: Duration = Duration::from_millis(900);
+
+/// The most that the data plane can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rules, whether they run or not.
+    pub rules: u32,
+    /// Outputs of all rules.
+    pub outputs: u32,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Relay {
+    limits: Limits,
+    generation: u64,
+    table: RuleTable,
+    links: Links,
+    running: BTreeMap<RuleKey, Running>,
+    memberships: BTreeMap<Membership, usize>,
+    rule_ids: IdPool,
+    output_ids: IdPool,
+    /// What the plane holds besides rules.
+    own: BTreeSet<Ipv4Addr>,
+    inputs: BTreeSet<IfIndex>,
+    phase: Phase,
+    queue: VecDeque<Work>,
+    actions: VecDeque<Action>,
+    retry_at: Option<Instant>,
+    counters: Counters,
+}
+
+/// What starts a transaction.
+#[derive(Debug)]
+enum Work {
+    Request(RequestId, Request, Guard, Instant),
+    Links(Links, Instant),
+    Retry(Instant),
+}
+
+/// What the relay knows of a rule beside its text.
+#[derive(Debug, Clone)]
+struct Running {
+    id: RuleId,
+    since: Instant,
+    /// One for each output of the rule, in its order.
+    outputs: Vec<RunningOutput>,
+    /// What the data plane holds of it.
+    installed: Option<PlaneRule>,
+    /// The group it is joined to.
+    membership: Option<Membership>,
+    problem: Option<Problem>,
+    activity: Activity,
+}
+
+#[derive(Debug, Clone)]
+struct RunningOutput {
+    id: OutputId,
+    since: Instant,
+}
+
+/// Why a rule does not run, or not on all outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Problem {
+    /// For the machine to change.
+    Waiting(Refusal),
+    /// For the next try.
+    Failed(Refusal),
+}
+
+/// When a rule was last seen to move, and how fast.
+#[derive(Debug, Clone, Default)]
+struct Activity {
+    matched: u64,
+    last_packet: Option<Instant>,
+    window: Option<(Instant, Volume)>,
+    rate: Volume,
+}
+
+impl Relay {
+    /// A relay without rules. `generation` should be larger than any that an earlier process of the
+    /// same instance gave out.
+    pub fn new(limits: Limits, generation: u64) -> Self {
+        Self {
+            limits,
+            generation,
+            table: RuleTable::default(),
+            links: Links::default(),
+            running: BTreeMap::new(),
+            memberships: BTreeMap::new(),
+            rule_ids: IdPool::default(),
+            output_ids: IdPool::default(),
+            own: BTreeSet::new(),
+            inputs: BTreeSet::new(),
+            phase: Phase::Idle,
+            queue: VecDeque::new(),
+            actions: VecDeque::new(),
+            retry_at: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A client asks for a change; answered by an [`Action::Reply`] with the same id.
+    pub fn handle_request(&mut self, id: RequestId, request: Request, guard: Guard, now: Instant) {
+        self.queue.push_back(Work::Request(id, request, guard, now));
+        self.next();
+    }
+
+    /// The machine's interfaces are these now.
+    pub fn handle_links(&mut self, links: Links, now: Instant) {
+        self.queue.push_back(Work::Links(links, now));
+        self.next();
+    }
+
+    /// The results of [`Action::Join`].
+    pub fn handle_joined(&mut self, results: Vec<(Membership, Result<(), Refusal>)>) {
+        if let Phase::Joining(transaction) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.joined(transaction, results);
+        }
+        self.next();
+    }
+
+    /// The result of [`Action::Apply`].
+    pub fn handle_applied(&mut self, result: Result<(), PlaneRefusal>) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Applying(transaction, change) => self.applied(transaction, change, result),
+            other @ (Phase::Idle | Phase::Joining(_)) => self.phase = other,
+        }
+        self.next();
+    }
+
+    /// The data plane's counters are these now.
+    pub fn handle_counters(&mut self, counters: Counters, now: Instant) {
+        self.counters = counters;
+        for running in self.running.values_mut() {
+            let RuleCounters { received, matched, .. } = rule_counters(&self.counters, running.id);
+            running.activity.observe(received, matched.packets, now);
+        }
+    }
+
+    /// The time of [`Relay::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.queue.push_back(Work::Retry(now));
+            self.next();
+        }
+    }
+
+    /// When [`Relay::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn next(&mut self) {
+        while matches!(self.phase, Phase::Idle) {
+            let Some(work) = self.queue.pop_front() else { return };
+            self.begin(work);
+        }
+    }
+}
+
+impl Activity {
+    fn observe(&mut self, received: Volume, matched: u64, now: Instant) {
+        if matched > self.matched {
+            self.last_packet = Some(now);
+        }
+        self.matched = matched;
+        let (start, before) = *self.window.get_or_insert((now, received));
+        let elapsed = now.saturating_duration_since(start);
+        if elapsed >= RATE_WINDOW {
+            let per_second = |count: u64| (count as f64 / elapsed.as_secs_f64()).round() as u64;
+            self.rate = Volume {
+                packets: per_second(received.packets.saturating_sub(before.packets)),
+                bytes: per_second(received.bytes.saturating_sub(before.bytes)),
+            };
+            self.window = Some((now, received));
+        }
+    }
+}
+
+fn rule_counters(counters: &Counters, id: RuleId) -> RuleCounters {
+    counters.rules.get(id.0 as usize).copied().unwrap_or_default()
+}
+
+fn output_counters(counters: &Counters, id: OutputId) -> OutputCounters {
+    counters.outputs.get(id.0 as usize).copied().unwrap_or_default()
+}
+
+/// Wall clock of an instant, given both clocks at another moment.
+fn wall(at: Instant, now: Now) -> SystemTime {
+    now.wall - now.monotonic.saturating_duration_since(at)
+}

@@ -1,0 +1,475 @@
+//! One change from its beginning to its commit or its refusal.
+//!
+//! `begin` changes the table, `joined` plans what the plane must do, `applied` commits. Until the
+//! commit `running` holds what runs, and the transaction what shall run, so that a refusal only has
+//! to take the table back and to leave what was joined.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Guard, Problem, RETRY, Relay, Request, Running, RunningOutput, Work};
+use crate::action::{
+    Action, Membership, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId, RuleId,
+};
+use crate::api::Change;
+use crate::link::IfIndex;
+use crate::refusal::{Code, Refusal};
+use crate::resolve::resolve;
+use crate::rule::{Origin, Rule, RuleKey};
+use crate::table::{Difference, Entry};
+
+/// Where the relay is in a transaction.
+#[derive(Debug)]
+pub(super) enum Phase {
+    Idle,
+    Joining(Box<Transaction>),
+    Applying(Box<Transaction>, PlaneChange),
+}
+
+/// A change under way.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    reply_to: Option<RequestId>,
+    strict: bool,
+    now: Instant,
+    differences: Vec<Difference>,
+    /// Each rule that may change, as it shall run.
+    next: BTreeMap<RuleKey, Next>,
+    fresh_rules: Vec<RuleId>,
+    fresh_outputs: Vec<OutputId>,
+    joined: Vec<Membership>,
+    refused: Refused,
+}
+
+impl Transaction {
+    fn new(
+        reply_to: Option<RequestId>,
+        strict: bool,
+        differences: Vec<Difference>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            reply_to,
+            strict,
+            now,
+            differences,
+            next: BTreeMap::new(),
+            fresh_rules: Vec::new(),
+            fresh_outputs: Vec::new(),
+            joined: Vec::new(),
+            refused: Refused::default(),
+        }
+    }
+}
+
+/// A rule as it shall run: what `resolve` found of it, with its ids.
+#[derive(Debug)]
+struct Next {
+    running: Running,
+    plane: Option<PlaneRule>,
+    membership: Option<Membership>,
+    missing: Option<Refusal>,
+    failed: Option<Refusal>,
+}
+
+/// What the machine has refused so far, in a tolerant transaction.
+#[derive(Debug, Default)]
+struct Refused {
+    memberships: BTreeMap<Membership, Refusal>,
+    inputs: BTreeMap<IfIndex, Refusal>,
+    /// Not to be blamed on one interface: whatever is to be installed has failed.
+    rest: Option<Refusal>,
+}
+
+impl Refused {
+    /// Why the rule cannot run.
+    fn reason(&self, next: &Next) -> Option<&Refusal> {
+        let plane = next.plane.as_ref()?;
+        let joining = next.membership.and_then(|membership| self.memberships.get(&membership));
+        let changes = next.running.installed.as_ref() != Some(plane);
+        joining
+            .or_else(|| self.inputs.get(&plane.key.interface))
+            .or_else(|| self.rest.as_ref().filter(|_| changes))
+    }
+}
+
+impl Relay {
+    pub(super) fn begin(&mut self, work: Work) {
+        match work {
+            Work::Request(id, request, guard, now) => {
+                if let Err(refusal) = self.begin_request(id, request, guard, now) {
+                    self.actions.push_back(Action::Reply(id, Err(refusal)));
+                }
+            }
+            Work::Links(links, now) => {
+                if links != self.links {
+                    self.links = links;
+                    self.begin_again(now, |_| true);
+                }
+            }
+            Work::Retry(now) => {
+                self.begin_again(now, |running| {
+                    matches!(running.problem, Some(Problem::Failed(_)))
+                });
+            }
+        }
+    }
+
+    fn begin_request(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        guard: Guard,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.refuse_stale(guard)?;
+        let strict = request.is_strict();
+        let edits = request.edits(&self.table)?;
+        let differences = self.table.change(edits, &self.links)?;
+        let changed: Vec<(RuleKey, Arc<Entry>)> =
+            differences.iter().filter_map(|difference| difference.after.clone()).collect();
+        let refused = if strict { self.refuse_missing(&changed) } else { Ok(()) };
+        let refused = refused.and_then(|()| self.refuse_too_many());
+        if let Err(refusal) = refused {
+            self.table.revert(differences);
+            return Err(refusal);
+        }
+        if guard.dry_run || differences.is_empty() {
+            let change = self.describe(&differences, guard.dry_run);
+            if guard.dry_run {
+                self.table.revert(differences);
+            }
+            self.actions.push_back(Action::Reply(id, Ok(change)));
+            return Ok(());
+        }
+        self.start(Transaction::new(Some(id), strict, differences, now), changed);
+        Ok(())
+    }
+
+    /// The same rules on a changed machine, or once more.
+    fn begin_again(&mut self, now: Instant, which: impl Fn(&Running) -> bool) {
+        let touched = self.running.iter().filter(|(_, running)| which(running));
+        let touched = touched
+            .filter_map(|(key, _)| Some((key.clone(), Arc::clone(self.table.entry(key)?))))
+            .collect();
+        self.start(Transaction::new(None, false, Vec::new(), now), touched);
+    }
+
+    /// Finds out what the touched rules shall be, and asks for the groups they need.
+    fn start(&mut self, mut transaction: Transaction, touched: Vec<(RuleKey, Arc<Entry>)>) {
+        let mut renamed = BTreeMap::new();
+        for difference in &transaction.differences {
+            if let (Some((before, entry)), Some((after, _))) =
+                (&difference.before, &difference.after)
+            {
+                renamed.insert(after.clone(), (before.clone(), Arc::clone(entry)));
+            }
+        }
+        for (key, entry) in touched {
+            let (old_key, old_entry) =
+                renamed.remove(&key).unwrap_or_else(|| (key.clone(), Arc::clone(&entry)));
+            let old = self.running.get(&old_key).map(|running| (running.clone(), old_entry));
+            let next = self.next_of(&entry.rule, old, &mut transaction);
+            transaction.next.insert(key, next);
+        }
+        let wanted: BTreeSet<Membership> =
+            transaction.next.values().filter_map(|next| next.membership).collect();
+        let joins: Vec<Membership> =
+            wanted.into_iter().filter(|wanted| !self.memberships.contains_key(wanted)).collect();
+        let transaction = Box::new(transaction);
+        if joins.is_empty() {
+            self.joined(transaction, Vec::new());
+        } else {
+            self.actions.push_back(Action::Join(joins));
+            self.phase = Phase::Joining(transaction);
+        }
+    }
+
+    /// Gives a rule its ids: those it has, where it is the same rule and the same destination.
+    fn next_of(
+        &mut self,
+        rule: &Rule,
+        old: Option<(Running, Arc<Entry>)>,
+        transaction: &mut Transaction,
+    ) -> Next {
+        let now = transaction.now;
+        let mut known = BTreeMap::new();
+        if let Some((running, entry)) = &old {
+            for (output, running) in entry.rule.outputs.iter().zip(&running.outputs) {
+                known.insert(output.to.to_string(), running.clone());
+            }
+        }
+        let mut outputs = Vec::with_capacity(rule.outputs.len());
+        for output in &rule.outputs {
+            outputs.push(known.remove(&output.to.to_string()).unwrap_or_else(|| {
+                let id = OutputId(self.output_ids.allocate());
+                transaction.fresh_outputs.push(id);
+                RunningOutput { id, since: now }
+            }));
+        }
+        let mut running = match old {
+            Some((running, _)) => running,
+            None => {
+                let id = RuleId(self.rule_ids.allocate());
+                transaction.fresh_rules.push(id);
+                Running {
+                    id,
+                    since: now,
+                    outputs: Vec::new(),
+                    installed: None,
+                    membership: None,
+                    problem: None,
+                    activity: super::Activity::default(),
+                }
+            }
+        };
+        running.outputs = outputs;
+        let mut next = Next { running, plane: None, membership: None, missing: None, failed: None };
+        if rule.enabled {
+            let resolved = resolve(rule, &self.links);
+            next.missing = resolved.missing;
+            next.plane = resolved.plane.map(|mut plane| {
+                plane.id = next.running.id;
+                for (output, position) in plane.outputs.iter_mut().zip(resolved.positions) {
+                    output.id = next.running.outputs[position].id;
+                }
+                plane
+            });
+            next.membership = next.plane.as_ref().filter(|_| rule.join).map(|plane| Membership {
+                interface: plane.key.interface,
+                group: plane.key.address,
+            });
+        }
+        next
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        mut transaction: Box<Transaction>,
+        results: Vec<(Membership, Result<(), Refusal>)>,
+    ) {
+        for (membership, result) in results {
+            match result {
+                Ok(()) => transaction.joined.push(membership),
+                Err(refusal) => {
+                    transaction.refused.memberships.insert(membership, refusal);
+                }
+            }
+        }
+        let first = transaction.refused.memberships.values().next().cloned();
+        match first.filter(|_| transaction.strict) {
+            Some(refusal) => self.abort(*transaction, refusal),
+            None => self.apply(transaction),
+        }
+    }
+
+    /// Plans the change of the plane and asks for it.
+    fn apply(&mut self, mut transaction: Box<Transaction>) {
+        let mut change = PlaneChange {
+            fresh_rules: transaction.fresh_rules.clone(),
+            fresh_outputs: transaction.fresh_outputs.clone(),
+            ..PlaneChange::default()
+        };
+        let Transaction { next, refused, differences, .. } = &mut *transaction;
+        for next in next.values_mut() {
+            if let Some(refusal) = refused.reason(next).cloned() {
+                next.failed = Some(refusal);
+                next.plane = None;
+            }
+            let failed = next.failed.clone().map(Problem::Failed);
+            next.running.problem = failed.or_else(|| next.missing.clone().map(Problem::Waiting));
+            match (&next.plane, &next.running.installed) {
+                (Some(plane), installed) if installed.as_ref() != Some(plane) => {
+                    change.install.push(plane.clone());
+                }
+                (None, Some(installed)) => change.remove.push(installed.id),
+                (Some(_) | None, _) => {}
+            }
+        }
+        for (key, _) in differences.iter().filter_map(gone) {
+            let installed = self.running.get(key).and_then(|running| running.installed.as_ref());
+            change.remove.extend(installed.map(|plane| plane.id));
+        }
+        self.add_sets(&transaction, &mut change);
+        if change.is_empty() && change.own == self.own && change.inputs == self.inputs {
+            self.commit(*transaction, change);
+        } else {
+            self.actions.push_back(Action::Apply(change.clone()));
+            self.phase = Phase::Applying(transaction, change);
+        }
+    }
+
+    /// The own addresses and the input interfaces after the change.
+    fn add_sets(&self, transaction: &Transaction, change: &mut PlaneChange) {
+        let mut replaced: BTreeSet<RuleId> = change.remove.iter().copied().collect();
+        replaced.extend(transaction.next.values().map(|next| next.running.id));
+        let kept = self.running.values().filter(|running| !replaced.contains(&running.id));
+        let kept = kept.filter_map(|running| running.installed.as_ref());
+        for plane in kept.chain(transaction.next.values().filter_map(|next| next.plane.as_ref())) {
+            change.inputs.insert(plane.key.interface);
+            change.own.extend(plane.outputs.iter().filter_map(|output| output.source));
+        }
+        change.own.retain(|address| self.links.is_local((*address).into()));
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        mut transaction: Box<Transaction>,
+        change: PlaneChange,
+        result: Result<(), PlaneRefusal>,
+    ) {
+        let PlaneRefusal { interface, refusal } = match result {
+            Ok(()) => return self.commit(*transaction, change),
+            Err(refused) => refused,
+        };
+        let again = match interface {
+            Some(index) => transaction.refused.inputs.insert(index, refusal.clone()).is_some(),
+            None => transaction.refused.rest.replace(refusal.clone()).is_some(),
+        };
+        if transaction.strict || again {
+            self.abort(*transaction, refusal);
+        } else {
+            self.apply(transaction);
+        }
+    }
+
+    fn commit(&mut self, transaction: Transaction, change: PlaneChange) {
+        (self.own, self.inputs) = (change.own, change.inputs);
+        let befores = transaction.differences.iter().filter_map(|d| d.before.as_ref());
+        let mut old: Vec<Running> =
+            befores.filter_map(|(key, _)| self.running.remove(key)).collect();
+        for (key, next) in transaction.next {
+            old.extend(self.running.remove(&key));
+            let mut running = next.running;
+            running.membership = next.plane.as_ref().and(next.membership);
+            running.installed = next.plane;
+            self.running.insert(key, running);
+        }
+        self.release_ids(&old);
+        self.settle_memberships(&transaction.joined);
+
+        let failed = |running: &Running| matches!(running.problem, Some(Problem::Failed(_)));
+        self.retry_at = self.running.values().any(failed).then(|| transaction.now + RETRY);
+        if !transaction.differences.is_empty() {
+            self.generation += 1;
+            if transaction.differences.iter().any(is_runtime) {
+                self.actions.push_back(Action::SaveRuntime);
+            }
+        }
+        if let Some(id) = transaction.reply_to {
+            let change = self.describe(&transaction.differences, false);
+            self.actions.push_back(Action::Reply(id, Ok(change)));
+        }
+    }
+
+    /// Frees the ids of rules and outputs that are gone.
+    fn release_ids(&mut self, old: &[Running]) {
+        let mut rules: BTreeSet<RuleId> = old.iter().map(|running| running.id).collect();
+        let outputs = |running: &Running| running.outputs.iter().map(|o| o.id).collect::<Vec<_>>();
+        let mut gone: BTreeSet<OutputId> = old.iter().flat_map(outputs).collect();
+        for running in self.running.values().filter(|_| !old.is_empty()) {
+            rules.remove(&running.id);
+            running.outputs.iter().for_each(|output| {
+                gone.remove(&output.id);
+            });
+        }
+        rules.into_iter().for_each(|id| self.rule_ids.release(id.0));
+        gone.into_iter().for_each(|id| self.output_ids.release(id.0));
+    }
+
+    /// Counts who needs which group, and leaves those that nobody needs.
+    fn settle_memberships(&mut self, joined: &[Membership]) {
+        let mut needed: BTreeMap<Membership, usize> = BTreeMap::new();
+        for membership in self.running.values().filter_map(|running| running.membership) {
+            *needed.entry(membership).or_default() += 1;
+        }
+        let held = self.memberships.keys().chain(joined);
+        let leave: BTreeSet<Membership> =
+            held.filter(|held| !needed.contains_key(held)).copied().collect();
+        self.memberships = needed;
+        if !leave.is_empty() {
+            self.actions.push_back(Action::Leave(leave.into_iter().collect()));
+        }
+    }
+
+    fn abort(&mut self, transaction: Transaction, refusal: Refusal) {
+        self.table.revert(transaction.differences);
+        transaction.fresh_rules.iter().for_each(|id| self.rule_ids.release(id.0));
+        transaction.fresh_outputs.iter().for_each(|id| self.output_ids.release(id.0));
+        if !transaction.joined.is_empty() {
+            self.actions.push_back(Action::Leave(transaction.joined));
+        }
+        if let Some(id) = transaction.reply_to {
+            self.actions.push_back(Action::Reply(id, Err(refusal)));
+        } else {
+            self.retry_at = Some(transaction.now + RETRY);
+        }
+    }
+
+    fn refuse_stale(&self, guard: Guard) -> Result<(), Refusal> {
+        match guard.generation {
+            Some(generation) if generation != self.generation => Err(Refusal::new(
+                Code::Stale,
+                format!("the rules are of generation {}, not {generation}", self.generation),
+                "somebody has changed them: read them again and repeat the change",
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn refuse_missing(&self, changed: &[(RuleKey, Arc<Entry>)]) -> Result<(), Refusal> {
+        let enabled = changed.iter().filter(|(_, entry)| entry.rule.enabled);
+        for (key, entry) in enabled {
+            if let Some(refusal) = resolve(&entry.rule, &self.links).missing {
+                return Err(refusal.about(format_args!("rule {key}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_too_many(&self) -> Result<(), Refusal> {
+        let outputs: usize = self.table.iter().map(|(_, entry)| entry.rule.outputs.len()).sum();
+        let (rules, limits) = (self.table.len(), self.limits);
+        if rules <= limits.rules as usize && outputs <= limits.outputs as usize {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::Capacity,
+            format!(
+                "{rules} rules with {outputs} outputs are more than the data plane holds ({} and {})",
+                limits.rules, limits.outputs
+            ),
+            "raise max_rules and max_outputs under [limits] in the config and restart mcrd",
+        ))
+    }
+
+    fn describe(&self, differences: &[Difference], dry_run: bool) -> Change {
+        let mut change = Change {
+            generation: self.generation,
+            changed: !differences.is_empty() && !dry_run,
+            warnings: self.table.warnings(differences, &self.links),
+            ..Change::default()
+        };
+        for difference in differences {
+            match (&difference.before, &difference.after) {
+                (None, Some((key, _))) => change.added.push(key.to_string()),
+                (Some(_), Some((key, _))) => change.replaced.push(key.to_string()),
+                (Some((key, _)), None) => change.removed.push(key.to_string()),
+                (None, None) => {}
+            }
+        }
+        change
+    }
+}
+
+fn gone(difference: &Difference) -> Option<&(RuleKey, Arc<Entry>)> {
+    difference.before.as_ref().filter(|_| difference.after.is_none())
+}
+
+fn is_runtime(difference: &Difference) -> bool {
+    let runtime = |side: &Option<(RuleKey, Arc<Entry>)>| {
+        side.as_ref().is_some_and(|(_, entry)| entry.origin == Origin::Runtime)
+    };
+    runtime(&difference.before) || runtime(&difference.after)
+}

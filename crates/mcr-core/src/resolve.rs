@@ -1,0 +1,195 @@
+//! From a rule to what a data plane can do with it on this machine, or what it waits for.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::action::{FlowKey, PlaneOutput, PlaneRule, RuleId, ToStack};
+use crate::flow::{InterfaceName, OutputSource};
+use crate::link::{Link, LinkKind, Links};
+use crate::refusal::{Code, Refusal};
+use crate::rule::{Local, Output, Rule};
+use crate::wire::ethernet::group_mac;
+
+/// What of a rule can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The rule with the outputs that can be served; its ids are placeholders. `None` when the
+    /// input or every output is missing something.
+    pub plane: Option<PlaneRule>,
+    /// Positions in the rule of the outputs in `plane`, in their order.
+    pub positions: Vec<usize>,
+    /// What is missing, the first thing of it.
+    pub missing: Option<Refusal>,
+}
+
+/// What this version does not relay yet, though the grammar has it.
+pub fn refuse_not_yet(rule: &Rule) -> Result<(), Refusal> {
+    let not_yet = |what: String, hint: &str| {
+        let message = format!("rule {}: {what} not relayed yet", rule.key());
+        Err(Refusal::new(Code::NotYet, message, hint))
+    };
+    let input = &rule.input;
+    if input.addresses.first().is_ipv6() {
+        return not_yet("IPv6 is".into(), "use IPv4 groups");
+    }
+    if !input.addresses.first().is_multicast() {
+        return not_yet(
+            format!("{} is not a multicast group, and unicast inputs are", input.addresses),
+            "use a group of 224.0.1.0 to 239.255.255.255 as the input",
+        );
+    }
+    if input.is_range() {
+        return not_yet(format!("{input} is a range, and ranges are"), "make a rule for each flow");
+    }
+    if !input.sources.is_empty() {
+        return not_yet(
+            "a source list on an input is".into(),
+            "leave the source out: any may send",
+        );
+    }
+    for output in &rule.outputs {
+        if !output.to.addresses.first().is_multicast() {
+            return not_yet(
+                format!("{} is not a multicast group, and unicast outputs are", output.to),
+                "use a group of 224.0.1.0 to 239.255.255.255 as the output",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Resolves a rule against the machine's interfaces.
+pub fn resolve(rule: &Rule, links: &Links) -> Resolved {
+    let none = |missing| Resolved { plane: None, positions: Vec::new(), missing: Some(missing) };
+    let input = match ethernet(&rule.input.interface, links) {
+        Ok(link) => link,
+        Err(refusal) => return none(refusal.about(format_args!("input {}", rule.input))),
+    };
+    let IpAddr::V4(address) = rule.input.addresses.first() else {
+        return none(Refusal::new(Code::NotYet, "IPv6 is not relayed yet", "use IPv4 groups"));
+    };
+    let port = rule.input.ports.first();
+    let key = FlowKey { interface: input.index, address, port };
+    let mut resolved = Resolved { plane: None, positions: Vec::new(), missing: None };
+    let mut outputs = Vec::new();
+    for (position, output) in rule.outputs.iter().enumerate() {
+        match resolve_output(output, port, links) {
+            Ok(output) => {
+                outputs.push(output);
+                resolved.positions.push(position);
+            }
+            Err(refusal) => {
+                let refusal = refusal.about(format_args!("output {}", output.to));
+                resolved.missing.get_or_insert(refusal);
+            }
+        }
+    }
+    if !outputs.is_empty() {
+        let to_stack = to_stack(rule.local, input);
+        resolved.plane = Some(PlaneRule { id: RuleId(u32::MAX), key, to_stack, outputs });
+    }
+    if !input.up {
+        resolved.missing.get_or_insert(down(&rule.input.interface));
+    }
+    resolved
+}
+
+fn resolve_output(output: &Output, input_port: u16, links: &Links) -> Result<PlaneOutput, Refusal> {
+    let to = &output.to;
+    let (Some(name), IpAddr::V4(destination)) = (&to.interface, to.addresses.first()) else {
+        return Err(Refusal::new(Code::NotYet, "is not relayed yet", "use an IPv4 group"));
+    };
+    let link = ethernet(name, links)?;
+    if !link.up {
+        return Err(down(name));
+    }
+    let source = match to.source {
+        OutputSource::Primary if link.kind == LinkKind::Loopback => {
+            return Err(Refusal::new(
+                Code::Machine,
+                "the kernel drops what comes from an address of lo as martian",
+                "give the output a source: keep@, or an address that is not of this host",
+            ));
+        }
+        OutputSource::Primary => Some(link.primary_ipv4().ok_or_else(|| no_address(name))?),
+        OutputSource::Keep => None,
+        OutputSource::Address(IpAddr::V4(a)) | OutputSource::AddressAndPort(IpAddr::V4(a), _) => {
+            Some(a)
+        }
+        OutputSource::Address(IpAddr::V6(_)) | OutputSource::AddressAndPort(IpAddr::V6(_), _) => {
+            return Err(Refusal::new(Code::NotYet, "IPv6 is not relayed yet", "use IPv4"));
+        }
+    };
+    if let Some(source) = source.filter(|s| is_martian_on_loopback(*s, link, links)) {
+        return Err(Refusal::new(
+            Code::Machine,
+            format!("the kernel drops what comes from the host's own {source} on lo as martian"),
+            "give the output a source: keep@, or an address that is not of this host",
+        ));
+    }
+    Ok(PlaneOutput {
+        id: crate::action::OutputId(u32::MAX),
+        interface: link.index,
+        source_mac: link.mac,
+        destination_mac: group_mac(destination),
+        source,
+        source_port: match to.source {
+            OutputSource::AddressAndPort(_, port) => Some(port),
+            OutputSource::Primary | OutputSource::Address(_) | OutputSource::Keep => None,
+        },
+        destination,
+        destination_port: to.ports.map_or(input_port, |ports| ports.first()),
+        ttl: output.ttl,
+        dscp: output.dscp,
+    })
+}
+
+fn is_martian_on_loopback(source: Ipv4Addr, link: &Link, links: &Links) -> bool {
+    link.kind == LinkKind::Loopback && (source.is_loopback() || links.is_local(source.into()))
+}
+
+/// `local = "auto"`: everything but the socket, which the plane looks up for each packet.
+fn to_stack(local: Local, input: &Link) -> ToStack {
+    match local {
+        Local::Yes => ToStack::Always,
+        Local::No => ToStack::Never,
+        Local::Auto if input.shared || input.mc_forwarding => ToStack::Always,
+        Local::Auto => ToStack::IfSocket,
+    }
+}
+
+fn ethernet<'l>(name: &InterfaceName, links: &'l Links) -> Result<&'l Link, Refusal> {
+    let link = links.by_name(name).ok_or_else(|| {
+        Refusal::new(
+            Code::Machine,
+            format!("no interface {name}"),
+            "`ip link` shows the interfaces of this network namespace",
+        )
+    })?;
+    match link.kind {
+        LinkKind::Ethernet | LinkKind::Loopback => Ok(link),
+        LinkKind::Other(kind) => Err(Refusal::new(
+            Code::NotYet,
+            format!("{name} has no Ethernet header (link type {kind}), which is not relayed yet"),
+            "use an Ethernet interface",
+        )),
+    }
+}
+
+fn down(name: &InterfaceName) -> Refusal {
+    Refusal::new(
+        Code::Machine,
+        format!("interface {name} is down"),
+        format!("bring it up: ip link set {name} up"),
+    )
+}
+
+fn no_address(name: &InterfaceName) -> Refusal {
+    Refusal::new(
+        Code::Machine,
+        format!("interface {name} has no IPv4 address to send from"),
+        format!("add one (ip address add ... dev {name}), or give the output a source"),
+    )
+}

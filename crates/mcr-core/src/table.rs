@@ -1,0 +1,374 @@
+//! The rule table: the only owner of rules, and what rules may not do to each other.
+//!
+//! A change is made in place and can be taken back whole ([`RuleTable::revert`]), because the
+//! kernel may still refuse it after the table has accepted it.
+
+mod circle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crate::flow::{Input, InterfaceName};
+use crate::link::Links;
+use crate::refusal::{Code, Refusal};
+use crate::rule::{Origin, Rule, RuleKey};
+use crate::wire::ethernet::group_mac;
+
+/// A rule and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The rule.
+    pub rule: Rule,
+    /// Who reconciles it.
+    pub origin: Origin,
+}
+
+/// One step of a change.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    /// A new rule.
+    Add(Entry),
+    /// A rule in the place of another, whose key it may change.
+    Replace(RuleKey, Entry),
+    /// No rule of this key any more.
+    Remove(RuleKey),
+}
+
+/// One rule before and after a change.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// What it was addressed by before; absent for a new rule.
+    pub before: Option<(RuleKey, Arc<Entry>)>,
+    /// What it is addressed by after; absent for a rule that is gone.
+    pub after: Option<(RuleKey, Arc<Entry>)>,
+}
+
+/// An exact flow on an interface.
+type Place = (InterfaceName, IpAddr, u16);
+
+/// All rules, by key.
+#[derive(Debug, Default)]
+pub struct RuleTable {
+    rules: BTreeMap<RuleKey, Arc<Entry>>,
+    /// Rules by the exact input they take; several when their sources differ.
+    takers: BTreeMap<Place, BTreeSet<RuleKey>>,
+    /// Rules whose input is a range.
+    ranges: BTreeSet<RuleKey>,
+    /// How many outputs go to each place.
+    destinations: BTreeMap<Place, usize>,
+    /// How many inputs and outputs use a group on an interface.
+    groups: BTreeMap<(InterfaceName, Ipv4Addr), usize>,
+}
+
+impl RuleTable {
+    /// The rule of that key.
+    pub fn entry(&self, key: &RuleKey) -> Option<&Arc<Entry>> {
+        self.rules.get(key)
+    }
+
+    /// All rules in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&RuleKey, &Arc<Entry>)> {
+        self.rules.iter()
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Makes all edits, or refuses and changes nothing. Two rules may swap what they take within
+    /// one change: only its end is judged. Rules left as they are do not appear in the result.
+    pub fn change(&mut self, edits: Vec<Edit>, links: &Links) -> Result<Vec<Difference>, Refusal> {
+        let mut differences = Vec::new();
+        let judged = self.make(edits, &mut differences).and_then(|()| {
+            differences.retain(|d| match (&d.before, &d.after) {
+                (Some((a, before)), Some((b, after))) => a != b || before != after,
+                _ => true,
+            });
+            differences
+                .iter()
+                .filter_map(|difference| difference.after.as_ref())
+                .try_for_each(|(key, entry)| self.judge(key, &entry.rule, links))
+        });
+        match judged {
+            Ok(()) => Ok(differences),
+            Err(refusal) => {
+                self.revert(differences);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Takes a change back.
+    pub fn revert(&mut self, differences: Vec<Difference>) {
+        for difference in differences.iter().rev() {
+            if let Some((key, _)) = &difference.after {
+                self.take(key);
+            }
+        }
+        for difference in differences {
+            if let Some((key, entry)) = difference.before {
+                self.put(key, entry);
+            }
+        }
+    }
+
+    fn make(&mut self, edits: Vec<Edit>, made: &mut Vec<Difference>) -> Result<(), Refusal> {
+        for edit in edits {
+            let (old, new) = match edit {
+                Edit::Add(entry) => (None, Some(entry)),
+                Edit::Replace(key, entry) => (Some(key), Some(entry)),
+                Edit::Remove(key) => (Some(key), None),
+            };
+            let mut difference = Difference { before: None, after: None };
+            if let Some(key) = old {
+                let entry = self.take(&key).ok_or_else(|| unknown_rule(&key))?;
+                difference.before = self.earlier(made, &key).or(Some(Some((key, entry)))).flatten();
+            }
+            made.push(difference);
+            let Some(entry) = new else { continue };
+            let key = entry.rule.key();
+            if self.rules.contains_key(&key) {
+                return Err(match &entry.rule.name {
+                    Some(name) => Refusal::new(
+                        Code::Conflict,
+                        format!("rule {name}: the name is taken"),
+                        format!("choose another name, or change that rule with `set {name}`"),
+                    ),
+                    None => taken(&key, &entry.rule.input, &key),
+                });
+            }
+            let entry = Arc::new(entry);
+            self.put(key.clone(), Arc::clone(&entry));
+            if let Some(last) = made.last_mut() {
+                last.after = Some((key, entry));
+            }
+        }
+        made.retain(|difference| difference.before.is_some() || difference.after.is_some());
+        Ok(())
+    }
+
+    /// When an earlier step of the same change made the rule `key`, that step's difference is
+    /// taken over, so that a change holds each rule once: what it was before the change.
+    fn earlier(
+        &self,
+        made: &mut Vec<Difference>,
+        key: &RuleKey,
+    ) -> Option<Option<(RuleKey, Arc<Entry>)>> {
+        let position =
+            made.iter().rposition(|d| d.after.as_ref().is_some_and(|(after, _)| after == key))?;
+        Some(made.remove(position).before)
+    }
+
+    fn put(&mut self, key: RuleKey, entry: Arc<Entry>) {
+        let input = &entry.rule.input;
+        if input.is_range() {
+            self.ranges.insert(key.clone());
+        } else {
+            self.takers.entry(place(input)).or_default().insert(key.clone());
+        }
+        for destination in destinations(&entry.rule) {
+            *self.destinations.entry(destination).or_default() += 1;
+        }
+        for group in groups(&entry.rule) {
+            *self.groups.entry(group).or_default() += 1;
+        }
+        self.rules.insert(key, entry);
+    }
+
+    fn take(&mut self, key: &RuleKey) -> Option<Arc<Entry>> {
+        let entry = self.rules.remove(key)?;
+        self.ranges.remove(key);
+        let place = place(&entry.rule.input);
+        if let Some(keys) = self.takers.get_mut(&place) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.takers.remove(&place);
+            }
+        }
+        for destination in destinations(&entry.rule) {
+            release(&mut self.destinations, &destination);
+        }
+        for group in groups(&entry.rule) {
+            release(&mut self.groups, &group);
+        }
+        Some(entry)
+    }
+
+    fn judge(&self, key: &RuleKey, rule: &Rule, links: &Links) -> Result<(), Refusal> {
+        match self.overlapping(key, &rule.input) {
+            Some(other) => Err(taken(key, &rule.input, other)),
+            None => self.refuse_circle(key, rule, links),
+        }
+    }
+
+    /// Another rule that takes packets of this input. An exact rule wins over a range, so the two
+    /// do not overlap.
+    fn overlapping(&self, key: &RuleKey, input: &Input) -> Option<&RuleKey> {
+        let same_kind =
+            if input.is_range() { Some(&self.ranges) } else { self.takers.get(&place(input)) };
+        same_kind?.iter().find(|other| {
+            let meets = |entry: &Arc<Entry>| overlaps(&entry.rule.input, input);
+            *other != key && self.rules.get(*other).is_some_and(meets)
+        })
+    }
+
+    /// Rules that take a packet to this place, whoever sends it.
+    fn takers_of(&self, place: &Place) -> impl Iterator<Item = (&RuleKey, &Rule)> {
+        let (interface, address, port) = place;
+        let exact = self.takers.get(place);
+        let by_range =
+            exact.is_none().then_some(&self.ranges).into_iter().flatten().filter(move |key| {
+                let input = &self.rules[*key].rule.input;
+                input.interface == *interface
+                    && input.addresses.contains(*address)
+                    && input.ports.contains(*port)
+            });
+        exact.into_iter().flatten().chain(by_range).map(|key| (key, &self.rules[key].rule))
+    }
+
+    /// What may not be meant, of the rules that a change has made.
+    pub fn warnings(&self, differences: &[Difference], links: &Links) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (key, entry) in differences.iter().filter_map(|d| d.after.as_ref()) {
+            let rule = &entry.rule;
+            if rule.input.sources.is_empty() && is_ssm(rule.input.addresses.first()) {
+                warnings.push(format!(
+                    "{key}: {} is source-specific (RFC 4607), and the input takes any source",
+                    rule.input.addresses
+                ));
+            }
+            for destination in destinations(rule) {
+                if self.destinations.get(&destination).is_some_and(|count| *count > 1) {
+                    let (interface, address, port) = destination;
+                    warnings.push(format!(
+                        "{key}: another rule sends to {address}:{port}@{interface} too; receivers \
+                         get both streams mixed"
+                    ));
+                }
+            }
+            for (interface, group) in groups(rule) {
+                if let Some(other) = self.same_mac(&interface, group) {
+                    warnings.push(format!(
+                        "{key}: {group} and {other} share the MAC address {} on {interface}; \
+                         switches and NICs cannot tell them apart (RFC 1112 §6.4)",
+                        MacText(group_mac(group))
+                    ));
+                }
+            }
+            warnings.extend(mtu_warnings(key, rule, links));
+        }
+        warnings.sort();
+        warnings.dedup();
+        warnings
+    }
+
+    /// 32 groups share a MAC: the high bit of the second octet and the low four of the first.
+    fn same_mac(&self, interface: &InterfaceName, group: Ipv4Addr) -> Option<Ipv4Addr> {
+        let low = group.to_bits() & 0x007f_ffff;
+        (0..32u32)
+            .map(|high| Ipv4Addr::from_bits(0xe000_0000 | high << 23 | low))
+            .filter(|other| *other != group)
+            .find(|other| self.groups.contains_key(&(interface.clone(), *other)))
+    }
+}
+
+struct MacText(crate::link::Mac);
+
+impl std::fmt::Display for MacText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+fn mtu_warnings(key: &RuleKey, rule: &Rule, links: &Links) -> Vec<String> {
+    let Some(input) = links.by_name(&rule.input.interface) else { return Vec::new() };
+    let smaller = |name: &InterfaceName| {
+        let output = links.by_name(name)?;
+        (output.mtu < input.mtu).then(|| {
+            format!(
+                "{key}: the MTU of {name} is {}, that of {} is {}; larger packets are dropped \
+                 there as `mtu`",
+                output.mtu, rule.input.interface, input.mtu
+            )
+        })
+    };
+    rule.outputs
+        .iter()
+        .filter_map(|output| output.to.interface.as_ref())
+        .filter_map(smaller)
+        .collect()
+}
+
+fn is_ssm(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.octets()[0] == 232,
+        IpAddr::V6(a) => a.segments()[0] & 0xfff0 == 0xff30 && a.segments()[1] == 0,
+    }
+}
+
+fn place(input: &Input) -> Place {
+    (input.interface.clone(), input.addresses.first(), input.ports.first())
+}
+
+/// Where a rule without ranges sends to.
+fn destinations(rule: &Rule) -> impl Iterator<Item = Place> {
+    rule.outputs.iter().filter_map(|output| {
+        let port = output.to.ports.unwrap_or(rule.input.ports).first();
+        Some((output.to.interface.clone()?, output.to.addresses.first(), port))
+    })
+}
+
+fn groups(rule: &Rule) -> impl Iterator<Item = (InterfaceName, Ipv4Addr)> {
+    let input = (rule.input.interface.clone(), rule.input.addresses.first());
+    let outputs = destinations(rule).map(|(interface, address, _)| (interface, address));
+    std::iter::once(input).chain(outputs).filter_map(|(interface, address)| match address {
+        IpAddr::V4(group) if group.is_multicast() => Some((interface, group)),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    })
+}
+
+fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+fn overlaps(a: &Input, b: &Input) -> bool {
+    let sources = a.sources.is_empty()
+        || b.sources.is_empty()
+        || a.sources.iter().any(|source| b.sources.contains(source));
+    a.interface == b.interface
+        && a.addresses.overlaps(b.addresses)
+        && a.ports.overlaps(b.ports)
+        && sources
+}
+
+fn taken(key: &RuleKey, input: &Input, other: &RuleKey) -> Refusal {
+    Refusal::new(
+        Code::Conflict,
+        format!("rule {key}: the input {input} is taken by rule {other}"),
+        format!("add outputs to that rule with `output add {other} ...`, or remove it first"),
+    )
+}
+
+/// The refusal for a key that is in no table.
+pub fn unknown_rule(key: &RuleKey) -> Refusal {
+    Refusal::new(
+        Code::NotFound,
+        format!("there is no rule {key}"),
+        "`mcrctl list` shows the names of all rules",
+    )
+}

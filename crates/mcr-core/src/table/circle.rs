@@ -1,0 +1,65 @@
+//! Circles: an output that is the input of a rule whose outputs lead back.
+//!
+//! Mostly they are harmless, since a packet that MCR has sent is dropped as `own` by its source
+//! address. A circle is refused where that check cannot hold on any of its outputs: through `lo`,
+//! or with a source that is kept or is not an address of this host.
+
+use std::collections::BTreeSet;
+
+use super::{RuleTable, destinations};
+use crate::flow::OutputSource;
+use crate::link::Links;
+use crate::refusal::{Code, Refusal};
+use crate::rule::{Output, Rule, RuleKey};
+
+impl RuleTable {
+    /// Refuses a rule from which a packet could come back to it unrecognised.
+    pub(super) fn refuse_circle(
+        &self,
+        start: &RuleKey,
+        rule: &Rule,
+        links: &Links,
+    ) -> Result<(), Refusal> {
+        let mut seen = BTreeSet::new();
+        let mut paths = vec![(rule, vec![start.to_string()])];
+        while let Some((rule, path)) = paths.pop() {
+            let places = destinations(rule)
+                .zip(rule.outputs.iter().filter(|output| output.to.interface.is_some()));
+            for (place, _) in places.filter(|(_, output)| !recognised(output, links)) {
+                for (key, next) in self.takers_of(&place) {
+                    let mut path = path.clone();
+                    path.push(format!("{}:{}@{}", place.1, place.2, place.0));
+                    path.push(key.to_string());
+                    if key == start {
+                        return Err(circle(start, &path));
+                    }
+                    if seen.insert(key.clone()) {
+                        paths.push((next, path));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a packet of this output would be known as our own when it came in again.
+fn recognised(output: &Output, links: &Links) -> bool {
+    let through_loopback = output.to.interface.as_ref().is_some_and(|name| name.is_loopback());
+    match output.to.source {
+        OutputSource::Primary => !through_loopback,
+        OutputSource::Address(address) | OutputSource::AddressAndPort(address, _) => {
+            !through_loopback && (links.0.is_empty() || links.is_local(address))
+        }
+        OutputSource::Keep => false,
+    }
+}
+
+fn circle(start: &RuleKey, path: &[String]) -> Refusal {
+    Refusal::new(
+        Code::Conflict,
+        format!("rule {start}: packets would go round for ever: {}", path.join(" -> ")),
+        "their source address does not show that MCR has sent them: leave out `keep` or the \
+         foreign source, keep off lo, or change a group",
+    )
+}

@@ -1,0 +1,155 @@
+//! Verdicts: what became of a packet. Every reason has its name, its help text and its counter
+//! here and nowhere else; the eBPF program's `abi.h` repeats the numbers, and a test compares them.
+
+/// Why a packet of a rule was not offered to the rule's outputs. It goes on to the host's stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum RuleDrop {
+    /// MCR sent it itself.
+    Own = 0,
+    /// The kernel's loopback copy of a sender on this host.
+    LocalSender = 1,
+    /// A fragment of a larger datagram.
+    Fragment = 2,
+}
+
+impl RuleDrop {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Own, Self::LocalSender, Self::Fragment];
+
+    /// The name in JSON, metrics and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::LocalSender => "local-sender",
+            Self::Fragment => "fragment",
+        }
+    }
+
+    /// What it means and what to do.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Own => {
+                "sent by an output of MCR and come back; relaying it again would make a circle"
+            }
+            Self::LocalSender => {
+                "sent by a program on the relay host, whose packets never arrive from the wire: \
+                 run the sender elsewhere, or let it send to the output group itself"
+            }
+            Self::Fragment => {
+                "fragment of a datagram larger than the MTU, not relayed yet: let the sender use \
+                 datagrams that fit the MTU"
+            }
+        }
+    }
+}
+
+/// Why a packet was not handed to one output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum OutputDrop {
+    /// Larger than the MTU of the output interface.
+    Mtu = 0,
+    /// `ttl = "decrement"` reached 0.
+    TtlExpired = 1,
+    /// The output interface is down.
+    InterfaceDown = 2,
+    /// The output interface is gone.
+    InterfaceGone = 3,
+    /// The queue of the output interface is full.
+    QueueFull = 4,
+    /// The packet could not be rewritten or copied.
+    NoMemory = 5,
+}
+
+impl OutputDrop {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 6] = [
+        Self::Mtu,
+        Self::TtlExpired,
+        Self::InterfaceDown,
+        Self::InterfaceGone,
+        Self::QueueFull,
+        Self::NoMemory,
+    ];
+
+    /// The name in JSON, metrics and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mtu => "mtu",
+            Self::TtlExpired => "ttl-expired",
+            Self::InterfaceDown => "interface-down",
+            Self::InterfaceGone => "interface-gone",
+            Self::QueueFull => "queue-full",
+            Self::NoMemory => "no-memory",
+        }
+    }
+
+    /// What it means and what to do.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Mtu => {
+                "larger than the MTU of the output interface: raise that MTU, or lower the sender's"
+            }
+            Self::TtlExpired => {
+                "arrived with a TTL that ttl = \"decrement\" brings to 0: raise the sender's TTL, \
+                 or give the output a fixed ttl"
+            }
+            Self::InterfaceDown => {
+                "the output interface, or its peer, is down: bring it up with `ip link set up`"
+            }
+            Self::InterfaceGone => "the output interface does not exist any more",
+            Self::QueueFull => {
+                "the queue of the output interface was full: see `tc -s qdisc`, give it a faster \
+                 link or a longer queue"
+            }
+            Self::NoMemory => "the kernel had no memory for a copy of the packet",
+        }
+    }
+}
+
+/// Why a packet on an input interface belongs to no rule. It goes on to the host's stack
+/// untouched; only what looks like multicast UDP is counted, an interface at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Pass {
+    /// Multicast UDP that no rule takes.
+    NoRule = 0,
+    /// A later fragment, which carries no port.
+    Fragment = 1,
+    /// Cut short, or lengths that contradict each other.
+    Malformed = 2,
+    /// Carries a VLAN tag, so it belongs to the VLAN interface.
+    Tagged = 3,
+    /// Not multicast UDP over IPv4, or for another host; not counted.
+    NotOurs = 4,
+}
+
+impl Pass {
+    /// The counted reasons, in the order of their numbers.
+    pub const COUNTED: [Self; 4] = [Self::NoRule, Self::Fragment, Self::Malformed, Self::Tagged];
+
+    /// The name in JSON, metrics and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoRule => "no-rule",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+            Self::Tagged => "tagged",
+            Self::NotOurs => "not-ours",
+        }
+    }
+
+    /// What it means and what to do.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::NoRule => "multicast UDP to a group and port that no rule takes",
+            Self::Fragment => {
+                "later fragment of a datagram; it has no port, so no rule can take it"
+            }
+            Self::Malformed => "IPv4 whose headers are cut short or contradict each other",
+            Self::Tagged => "carries a VLAN tag: make the rule on the VLAN interface",
+            Self::NotOurs => "not multicast UDP over IPv4",
+        }
+    }
+}
