@@ -14,7 +14,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use config::{ConfigError, ConfigFile, Defaults, parse_config, render_config};
+pub use config::{
+    ConfigError, ConfigFile, Defaults, LimitsSpec, ParsedConfig, check_rules, parse_config,
+    render_config,
+};
 pub use output::{OutputSpec, Setting};
 
 use crate::action::Volume;

@@ -54,6 +54,12 @@ pub struct Limits {
     pub outputs: u32,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rules: 16_384, outputs: 16_384 }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Relay {

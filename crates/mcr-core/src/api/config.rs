@@ -6,7 +6,12 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{RuleSpec, Setting};
-use crate::rule::Rule;
+use crate::link::Links;
+use crate::refusal::Refusal;
+use crate::relay::Limits;
+use crate::resolve::refuse_not_yet;
+use crate::rule::{Origin, Rule};
+use crate::table::{Edit, Entry, RuleTable};
 
 /// `mcr.toml`, or a file of `mcr.d`.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,6 +23,34 @@ pub struct ConfigFile {
     /// The rules.
     #[serde(default)]
     pub rule: Vec<Spanned<RuleSpec>>,
+    /// What the data plane must hold.
+    pub limits: Option<LimitsSpec>,
+}
+
+/// `[limits]`: memory is set aside for as much, on each CPU.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    /// The most rules, 1 to 1,000,000.
+    pub max_rules: u32,
+    /// The most outputs of all rules together, 1 to 1,000,000.
+    pub max_outputs: u32,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        let Limits { rules, outputs } = Limits::default();
+        Self { max_rules: rules, max_outputs: outputs }
+    }
+}
+
+/// A file's rules and limits.
+#[derive(Debug, Clone)]
+pub struct ParsedConfig {
+    /// Each checked by itself.
+    pub rules: Vec<Rule>,
+    /// Absent when the file does not say.
+    pub limits: Option<Limits>,
 }
 
 /// Options of all rules and outputs of a file.
@@ -53,8 +86,8 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The rules of the TOML text of `file`, each checked by itself.
-pub fn parse_config(file: &str, text: &str) -> Result<Vec<Rule>, ConfigError> {
+/// The TOML text of `file`, its rules each checked by itself.
+pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError> {
     let error = |at: usize, message: String| {
         let before = text.get(..at).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -67,6 +100,13 @@ pub fn parse_config(file: &str, text: &str) -> Result<Vec<Rule>, ConfigError> {
     };
     let config: ConfigFile = toml::from_str(text)
         .map_err(|e| error(e.span().map_or(0, |span| span.start), e.message().into()))?;
+    let limits =
+        config.limits.map(|spec| Limits { rules: spec.max_rules, outputs: spec.max_outputs });
+    let sensible = |limit: u32| (1..=1_000_000).contains(&limit);
+    if limits.is_some_and(|limits| !(sensible(limits.rules) && sensible(limits.outputs))) {
+        let at = text.find("[limits]").unwrap_or(0);
+        return Err(error(at, "max_rules and max_outputs go from 1 to 1000000".into()));
+    }
     let mut rules = Vec::with_capacity(config.rule.len());
     for spanned in config.rule {
         let at = spanned.span().start;
@@ -78,7 +118,18 @@ pub fn parse_config(file: &str, text: &str) -> Result<Vec<Rule>, ConfigError> {
         }
         rules.push(spec.check().map_err(|refusal| error(at, refusal.to_string()))?);
     }
-    Ok(rules)
+    Ok(ParsedConfig { rules, limits })
+}
+
+/// What rules show wrong together, and what this version does not relay yet. Returns what may not
+/// be meant.
+pub fn check_rules(rules: &[Rule]) -> Result<Vec<String>, Refusal> {
+    let (mut table, links) = (RuleTable::default(), Links::default());
+    rules.iter().try_for_each(refuse_not_yet)?;
+    let entry = |rule: &Rule| Entry { rule: rule.clone(), origin: Origin::File };
+    let edits = rules.iter().map(|rule| Edit::Add(entry(rule))).collect();
+    let differences = table.change(edits, &links)?;
+    Ok(table.warnings(&differences, &links))
 }
 
 /// The text of a file that [`parse_config`] reads back as the same rules.

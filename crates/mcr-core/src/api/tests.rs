@@ -1,1 +1,294 @@
+use proptest::prelude::*;
+use serde_json::json;
 
+use super::*;
+use crate::rule::{Dscp, Ttl};
+
+fn spec(value: serde_json::Value) -> RuleSpec {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_rule_of_json_becomes_a_rule() {
+    let rule = spec(json!({
+        "name": "camera-1", "comment": "studio A", "input": "10.0.0.2@232.1.1.1:5000@eth0",
+        "sources": ["10.0.0.1", "10.0.0.2"], "enabled": false, "local": "no", "join": "no",
+        "outputs": ["239.10.1.1:6000@eth1", { "to": "10.9.0.7:6000", "ttl": 8, "dscp": 46 },
+            { "to": "keep@239.10.1.2@eth1", "ttl": "decrement", "dscp": "keep" }],
+    }));
+    let rule = rule.check().unwrap();
+    assert_eq!(rule.input.to_string(), "10.0.0.1,10.0.0.2@232.1.1.1:5000@eth0");
+    assert_eq!((rule.enabled, rule.local, rule.join), (false, Local::No, false));
+    assert_eq!(rule.name.as_deref(), Some("camera-1"));
+    let options: Vec<(Ttl, Dscp)> = rule.outputs.iter().map(|o| (o.ttl, o.dscp)).collect();
+    let eight = Ttl::Set(8.try_into().unwrap());
+    let expected =
+        [(Ttl::default(), Dscp::Keep), (eight, Dscp::Set(46)), (Ttl::Decrement, Dscp::Keep)];
+    assert_eq!(options, expected);
+
+    let plain = spec(json!({"input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]}));
+    let rule = plain.check().unwrap();
+    assert_eq!((rule.enabled, rule.local, rule.join), (true, Local::Auto, true));
+    assert_eq!(RuleSpec::from(&rule), plain);
+}
+
+#[test]
+fn settings_of_outputs_are_checked() {
+    let check = |option: &str, value: serde_json::Value| {
+        let output = json!({"to": "239.2.1.1:6@eth1", option: value});
+        spec(json!({"input": "239.1.1.1:5@eth0", "outputs": [output]})).check()
+    };
+    for good in [json!(1), json!(255), json!("keep"), json!("decrement"), json!(null)] {
+        assert!(check("ttl", good.clone()).is_ok(), "ttl {good}");
+    }
+    for good in [json!(0), json!(63), json!("keep"), json!(null)] {
+        assert!(check("dscp", good.clone()).is_ok(), "dscp {good}");
+    }
+    for (option, values) in [
+        ("ttl", [json!(0), json!(256), json!("16"), json!("Keep"), json!("")]),
+        ("dscp", [json!(64), json!(u64::MAX), json!("ef"), json!("decrement"), json!("46")]),
+    ] {
+        for bad in values {
+            let refusal = check(option, bad.clone()).expect_err(option);
+            assert!(refusal.message.contains(option), "{option} {bad}: {refusal}");
+            assert!(refusal.message.contains("output 239.2.1.1:6@eth1"), "{refusal}");
+            assert!(refusal.hint.contains("keep"), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn words_and_addresses_of_a_rule_are_checked() {
+    let cases = [
+        (json!({"local": "maybe"}), "local = \"maybe\"", "auto, yes, no"),
+        (json!({"join": "auto"}), "join = \"auto\"", "yes, no"),
+        (json!({"sources": ["eth0"]}), "source \"eth0\"", "sources = ["),
+        (json!({"input": "239.1.1.1"}), "input 239.1.1.1: ", "ADDRESS:PORT@INTERFACE"),
+        (json!({"outputs": ["239.2.1.1:x@eth1"]}), "output 239.2.1.1:x@eth1: ", "65535"),
+        (json!({"outputs": []}), "no outputs", "at least one"),
+    ];
+    for (change, message, hint) in cases {
+        let mut rule =
+            json!({"name": "n", "input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]});
+        rule.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let refusal = spec(rule).check().expect_err(message);
+        assert!(refusal.message.starts_with("rule n: "), "{refusal}");
+        assert!(refusal.message.contains(message), "{message}: {refusal}");
+        assert!(refusal.hint.contains(hint), "{hint}: {refusal}");
+    }
+}
+
+#[test]
+fn requests_refuse_unknown_and_missing_fields() {
+    let rule = r#"{"input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]"#;
+    let rules = [
+        (format!("{rule}, \"colour\": 1}}"), "unknown field `colour`"),
+        (r#"{"input": "x", "outputs": [{"to": "y", "tll": 3}]}"#.into(), "unknown field `tll`"),
+        (r#"{"input": "x", "outputs": [{"ttl": 3}]}"#.into(), "missing field `to`"),
+        (r#"{"input": "x", "outputs": [3]}"#.into(), "an output"),
+        (r#"{"input": "x", "outputs": [{"to": "y", "ttl": -3}]}"#.into(), "negative"),
+        (r#"{"input": "x", "outputs": [{"to": "y", "ttl": 3.5}]}"#.into(), "a number, or a word"),
+        (r#"{"input": "x"}"#.into(), "missing field `outputs`"),
+        (r#"{"outputs": []}"#.into(), "missing field `input`"),
+    ];
+    for (text, message) in rules {
+        let error = serde_json::from_str::<RuleSpec>(&text).expect_err(&text).to_string();
+        assert!(error.contains(message), "{text}: {error}");
+    }
+    let steps = [
+        format!(r#"{{"replace": {{"name": "a", "rule": {rule}}}, "x": 1}}}}"#),
+        r#"{"rename": "a"}"#.into(),
+        format!(r#"{{"add": {rule}}}, "remove": "a"}}"#),
+    ];
+    for text in steps {
+        assert!(serde_json::from_str::<Step>(&text).is_err(), "{text}");
+    }
+    assert!(serde_json::from_str::<RuleSet>(r#"{"rules": [], "force": true}"#).is_err());
+}
+
+#[test]
+fn steps_are_spelled_add_replace_remove() {
+    let rule = spec(json!({"input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]}));
+    let text = serde_json::to_value([
+        Step::Add(rule.clone()),
+        Step::Replace { name: "a".into(), rule: rule.clone() },
+        Step::Remove("b".into()),
+    ])
+    .unwrap();
+    let inner = json!({"input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]});
+    let expected = json!([
+        {"add": inner}, {"replace": {"name": "a", "rule": inner}}, {"remove": "b"}
+    ]);
+    assert_eq!(text, expected);
+    let back: Vec<Step> = serde_json::from_value(expected).unwrap();
+    assert_eq!(back[2], Step::Remove("b".into()));
+}
+
+#[test]
+fn replies_may_grow() {
+    let rule = json!({"input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]});
+    let view = |rule: serde_json::Value| {
+        json!({"generation": 1, "later": 2, "rules": [{"name": "a", "named": true,
+            "origin": "file", "state": "idle", "later": 3, "rule": rule}]})
+    };
+    assert!(serde_json::from_value::<RuleList>(view(rule.clone())).is_ok());
+    let mut grown = rule;
+    grown["later"] = json!(4);
+    grown["outputs"] = json!([{"to": "239.2.1.1:6@eth1", "later": 5}]);
+    if let Err(error) = serde_json::from_value::<RuleList>(view(grown)) {
+        panic!("a client refuses a reply that has grown: {error}");
+    }
+}
+
+#[test]
+fn config_errors_say_file_line_and_column() {
+    let rule = "[[rule]]\ninput = \"239.1.1.1:5@eth0\"\n";
+    let cases = [
+        ("a = ".into(), "1:5", ""),
+        ("\n[[rule]\n".into(), "2:8", ""),
+        ("[defaults]\nttl = 16\n[[rules]]\n".into(), "3:3", "unknown field `rules`"),
+        ("[defaults]\nttl = 16\nhops = 3\n".into(), "3:1", "unknown field `hops`"),
+        (format!("{rule}outputs = []\n  speed = 3\n"), "4:3", "unknown field `speed`"),
+        (
+            format!("{rule}outputs = [\"239.2.1.1:6@eth1\",\n  {{ to = \"x\", tll = 3 }}]\n"),
+            "4:15",
+            "unknown field `tll`",
+        ),
+        (format!("# ä\n{rule}"), "2:1", "missing field `outputs`"),
+        (format!("\n\n{rule}outputs = []\n"), "3:1", "has no outputs (give at least one output)"),
+        (
+            format!("{rule}outputs = [\"239.2.1.1:6@eth1\"]\n\n{rule}outputs = [\"eth1\"]\n"),
+            "5:1",
+            "output eth1: \"eth1\" is not an IP address",
+        ),
+    ];
+    for (text, place, message) in cases {
+        let error = parse_config("/etc/mcr/mcr.toml", &text).expect_err(&text).to_string();
+        let place = format!("/etc/mcr/mcr.toml:{place}: ");
+        assert!(error.starts_with(&place), "{text}\n{error}\nis not at {place}");
+        assert!(error.contains(message), "{text}\n{error}\nlacks {message}");
+    }
+}
+
+#[test]
+fn defaults_hold_where_a_rule_says_nothing() {
+    let text = r#"
+        [defaults]
+        ttl = "decrement"
+        dscp = 46
+        local = "yes"
+        [[rule]]
+        input = "239.1.1.1:5000@eth0"
+        outputs = ["239.2.1.1@eth1", { to = "239.2.1.2@eth1", ttl = 32, dscp = "keep" }]
+        [[rule]]
+        input = "239.1.1.2:5000@eth0"
+        local = "auto"
+        outputs = ["239.2.1.3@eth1"]
+    "#;
+    let rules = parse_config("f", text).unwrap().rules;
+    let options: Vec<_> =
+        rules.iter().flat_map(|r| r.outputs.iter().map(|o| (r.local, o.ttl, o.dscp))).collect();
+    let expected = [
+        (Local::Yes, Ttl::Decrement, Dscp::Set(46)),
+        (Local::Yes, Ttl::default(), Dscp::Keep),
+        (Local::Auto, Ttl::Decrement, Dscp::Set(46)),
+    ];
+    assert_eq!(options, expected);
+    assert_eq!(parse_config("f", "").unwrap().rules, []);
+}
+
+#[test]
+fn defaults_are_checked_where_they_stand() {
+    for (option, value) in [("ttl", "999"), ("dscp", "\"ef\""), ("local", "\"maybe\"")] {
+        let text = format!("[defaults]\n{option} = {value}\n");
+        assert!(parse_config("f", &text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn outputs_of_the_command_line_read_back() {
+    for text in [
+        "239.10.1.1:6000@eth1",
+        "239.10.1.1:6000@eth1,ttl=16",
+        "10.0.0.1@239.10.1.1@eth1,ttl=keep,dscp=46",
+        "keep@10.9.0.7:6000,ttl=decrement,dscp=keep",
+    ] {
+        let output: OutputSpec = text.parse().unwrap();
+        assert_eq!(output.to_string(), text);
+        assert_eq!(output.to_string().parse(), Ok(output));
+    }
+    for bad in ["239.10.1.1:6000@eth1,", "x,hops=3", "x,ttl", "x,TTL=3", "x, ttl=3"] {
+        let refusal = bad.parse::<OutputSpec>().expect_err(bad);
+        assert!(refusal.message.contains("is not an option"), "{refusal}");
+        assert!(refusal.hint.contains(",ttl=N or ,dscp=N"), "{refusal}");
+    }
+}
+
+#[test]
+fn an_option_given_twice_is_refused() {
+    assert!("239.10.1.1:6000@eth1,ttl=16,ttl=17".parse::<OutputSpec>().is_err());
+}
+
+fn valid_rule() -> impl Strategy<Value = Rule> {
+    let ttl = prop_oneof![
+        Just(Ttl::Keep),
+        Just(Ttl::Decrement),
+        Just(Ttl::default()),
+        (1..=255u8).prop_map(|ttl| Ttl::Set(ttl.try_into().unwrap())),
+    ];
+    let dscp = prop_oneof![Just(Dscp::Keep), (0..64u8).prop_map(Dscp::Set)];
+    let source = prop_oneof![Just(""), Just("keep@"), Just("10.0.0.1@"), Just("10.0.0.1:7@")];
+    let output = (source, 0..99u8, proptest::option::of(1..9u16), ttl, dscp);
+    let places = proptest::collection::vec(output, 1..5);
+    let name = proptest::option::of("[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
+    let comment = proptest::option::of("[^\\p{Cc}]{0,40}");
+    let sources = proptest::collection::vec(any::<u8>(), 0..3);
+    let local = prop_oneof![Just(Local::Auto), Just(Local::Yes), Just(Local::No)];
+    let rule = (name, comment, sources, places, (any::<bool>(), local, any::<bool>()));
+    rule.prop_map(|(name, comment, sources, places, (enabled, local, join))| {
+        let mut input: Input = "232.1.1.1:5000@eth0".parse().unwrap();
+        input.sources = sources.iter().map(|n| [10, 0, 0, *n].into()).collect();
+        input.sources.sort_unstable();
+        input.sources.dedup();
+        let outputs =
+            places.into_iter().enumerate().map(|(n, (source, group, port, ttl, dscp))| {
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                let to = format!("{source}239.{n}.1.{group}{port}@eth1").parse().unwrap();
+                Output { to, ttl, dscp }
+            });
+        let outputs = outputs.collect();
+        Rule { name, comment, input, outputs, enabled, local, join }.check().unwrap()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rendered_config_reads_back_as_the_same_rules(
+        rules in proptest::collection::vec(valid_rule(), 0..4),
+    ) {
+        let specs: Vec<RuleSpec> = rules.iter().map(RuleSpec::from).collect();
+        let text = render_config(specs.iter());
+        prop_assert_eq!(parse_config("saved", &text).map(|c| c.rules).map_err(|e| format!("{e}\n{text}")), Ok(rules));
+    }
+
+    #[test]
+    fn a_rule_reads_back_from_json(rule in valid_rule()) {
+        let text = serde_json::to_string(&RuleSpec::from(&rule)).unwrap();
+        let back: RuleSpec = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(back.check(), Ok(rule));
+    }
+
+    #[test]
+    fn an_output_reads_back_from_the_command_line(rule in valid_rule()) {
+        for output in RuleSpec::from(&rule).outputs {
+            prop_assert_eq!(output.to_string().parse(), Ok(output));
+        }
+    }
+
+    #[test]
+    fn no_config_makes_the_parser_panic(text in "(\\[\\[rule\\]\\]|input|outputs|to|=|\\{|\\}|\"|\n|ä| |1){0,30}") {
+        let _ = parse_config("f", &text);
+    }
+}

@@ -23,8 +23,13 @@ pub enum Request {
     },
     /// The configuration files say these rules.
     Reload(Vec<Rule>),
-    /// Rules in no file that an earlier process of the instance has saved.
-    Restore(Vec<Rule>),
+    /// The start: what the files say, and the rules in no file that an earlier process has kept.
+    Start {
+        /// From the files.
+        file: Vec<Rule>,
+        /// From a client, before.
+        runtime: Vec<Rule>,
+    },
 }
 
 /// One step of [`Request::Steps`].
@@ -52,7 +57,7 @@ impl Request {
     pub(super) fn is_strict(&self) -> bool {
         match self {
             Self::Steps(_) | Self::Put(..) | Self::Apply { .. } => true,
-            Self::Reload(_) | Self::Restore(_) => false,
+            Self::Reload(_) | Self::Start { .. } => false,
         }
     }
 
@@ -79,9 +84,10 @@ impl Request {
             Self::Reload(rules) => {
                 reconcile(table, rules, Origin::File, |origin| origin == Origin::File)
             }
-            Self::Restore(rules) => {
-                let entry = |rule| Edit::Add(Entry { rule, origin: Origin::Runtime });
-                rules.into_iter().map(entry).collect()
+            Self::Start { file, runtime } => {
+                let add = |origin| move |rule| Edit::Add(Entry { rule, origin });
+                let file = file.into_iter().map(add(Origin::File));
+                file.chain(runtime.into_iter().map(add(Origin::Runtime))).collect()
             }
         };
         for edit in &edits {

@@ -1,0 +1,210 @@
+//! The eBPF plane: `bpf/relay.bpf.c` on the ingress hook of every input interface.
+//!
+//! [`probe`] says whether it can run here, and if not why, apart from anything failing later.
+//! Exactly one thread, the owner of [`BpfPlane`], writes the maps.
+
+mod abi;
+mod extents;
+mod hooks;
+mod maps;
+mod pins;
+
+use std::os::fd::OwnedFd;
+
+use aya::maps::MapData;
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use mcr_core::action::{Counters, PlaneChange, PlaneRefusal};
+use mcr_core::api::ProgramCost;
+use mcr_core::link::IfIndex;
+use mcr_core::refusal::{Code, Refusal};
+use mcr_core::relay::Limits;
+use rustix::thread::CapabilitySet;
+
+use crate::{DataPlane, Description};
+use hooks::Hooks;
+use maps::{Maps, Sizes};
+use pins::Pins;
+
+pub use hooks::Attach;
+
+/// The name of the program in the kernel.
+const PROGRAM: &str = "mcr_relay";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/relay.bpf.o"));
+
+/// How the plane is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The instance, which names the folder of pins.
+    pub instance: String,
+    /// How to get at packets.
+    pub attach: Attach,
+    /// What it must hold.
+    pub limits: Limits,
+    /// Whether to measure the program's cost; adds about 20 ns a packet.
+    pub measure: bool,
+}
+
+/// The plane. Dropping it leaves forwarding on; [`DataPlane::stop`] ends it.
+pub struct BpfPlane {
+    ebpf: Ebpf,
+    maps: Maps,
+    hooks: Hooks,
+    stats: Option<OwnedFd>,
+}
+
+/// Whether the eBPF plane can run here, and if not why and what to do.
+pub fn probe() -> Result<(), Refusal> {
+    let capabilities = rustix::thread::capabilities(None)
+        .map_err(|error| Refusal::new(Code::Internal, format!("capabilities: {error}"), ""))?
+        .effective;
+    let bpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+    if !capabilities.contains(bpf) && !capabilities.contains(CapabilitySet::SYS_ADMIN) {
+        return Err(Refusal::new(
+            Code::Plane,
+            "no privileges for eBPF: CAP_BPF and CAP_NET_ADMIN are missing",
+            "run mcrd as root, or give it these capabilities",
+        ));
+    }
+    match aya::sys::is_program_supported(aya::programs::ProgramType::SchedClassifier) {
+        Ok(true) => {}
+        Ok(false) => return Err(no_bpf("it does not know traffic control programs")),
+        Err(error) => return Err(no_bpf(&chain(&error))),
+    }
+    maps::can_wait().map_err(|error| {
+        Refusal::new(
+            Code::Plane,
+            format!("membarrier(MEMBARRIER_CMD_GLOBAL) does not work: {error}"),
+            "kernels booted with nohz_full= refuse it: boot without",
+        )
+    })
+}
+
+impl BpfPlane {
+    /// Loads the program and makes its maps. Nothing is attached until a rule needs it.
+    pub fn open(options: &Options) -> Result<Self, Refusal> {
+        let sizes = Sizes {
+            rules: options.limits.rules.saturating_mul(2).min(abi::RULES_MAX),
+            outputs: options.limits.outputs.saturating_mul(2),
+        };
+        let mut loader = EbpfLoader::new();
+        for (map, size) in [
+            ("flows", sizes.rules),
+            ("slots", sizes.rules),
+            ("rule_stats", sizes.rules),
+            ("outputs", sizes.outputs),
+            ("output_stats", sizes.outputs),
+        ] {
+            loader.map_max_entries(map, size);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|e| unloadable(&e))?;
+        let pins = Pins::open(&options.instance)?;
+        for (name, map) in ebpf.maps() {
+            pins.pin_map(name, map)?;
+        }
+        let program = program(&mut ebpf)?;
+        program.load().map_err(|e| unloadable(&e))?;
+        let stats = if options.measure {
+            let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime);
+            Some(stats.map_err(|e| no_bpf(&chain(&e)))?)
+        } else {
+            None
+        };
+        let maps = Maps::take(&mut ebpf, sizes)?;
+        let hooks = Hooks::new(options.attach, &options.instance, pins)?;
+        Ok(Self { ebpf, maps, hooks, stats })
+    }
+}
+
+impl DataPlane for BpfPlane {
+    fn describe(&self) -> Description {
+        Description { plane: "ebpf", attach: self.hooks.attach().name() }
+    }
+
+    /// Rules first, hooks after: a program that takes an interface over finds its rules there.
+    fn apply(&mut self, change: &PlaneChange) -> Result<(), PlaneRefusal> {
+        let blame = |interface| move |refusal| PlaneRefusal { interface, refusal };
+        let program = program(&mut self.ebpf).map_err(blame(None))?;
+        let pending = self.maps.install(change).map_err(blame(None))?;
+        let new: Vec<IfIndex> = self.hooks.missing(&change.inputs);
+        for (position, index) in new.iter().enumerate() {
+            let attached = self.maps.watch(*index).and_then(|()| self.hooks.add(program, *index));
+            if let Err(refusal) = attached {
+                new[..position].iter().for_each(|index| self.hooks.remove(*index));
+                self.maps.take_back(pending);
+                return Err(PlaneRefusal { interface: Some(*index), refusal });
+            }
+        }
+        for index in self.hooks.surplus(&change.inputs) {
+            self.hooks.remove(index);
+        }
+        self.maps.complete(pending, change);
+        Ok(())
+    }
+
+    fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal> {
+        self.maps.counters(bounds)
+    }
+
+    fn settle(&mut self) {
+        self.hooks.settle();
+    }
+
+    fn stop(&mut self) {
+        self.hooks.remove_all();
+    }
+
+    fn cost(&self) -> Option<ProgramCost> {
+        self.stats.as_ref()?;
+        let program = self.ebpf.program(PROGRAM)?;
+        let program: &SchedClassifier = program.try_into().ok()?;
+        let info = program.info().ok()?;
+        let nanoseconds = u64::try_from(info.run_time().as_nanos()).ok()?;
+        Some(ProgramCost { runs: info.run_count(), nanoseconds })
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Refusal> {
+    let wrong = || Refusal::new(Code::Internal, "the eBPF object has no program", "rebuild mcrd");
+    ebpf.program_mut(PROGRAM).ok_or_else(wrong)?.try_into().map_err(|_| wrong())
+}
+
+/// The data of any of the program's maps.
+fn map_data(map: &aya::maps::Map) -> Option<&MapData> {
+    use aya::maps::Map;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "aya's map types, of which we use four")]
+    match map {
+        Map::HashMap(data) | Map::Array(data) => Some(data),
+        Map::PerCpuArray(data) | Map::PerCpuHashMap(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn unloadable(error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(
+        Code::Plane,
+        format!("the kernel refused the eBPF program: {}", chain(error)),
+        "MCR needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, and the \
+         memory that max_rules and max_outputs under [limits] ask for",
+    )
+}
+
+fn no_bpf(why: &str) -> Refusal {
+    Refusal::new(
+        Code::Plane,
+        format!("the kernel does not run eBPF here: {why}"),
+        "a kernel with CONFIG_BPF_SYSCALL=y is needed, and bpf(2) allowed by the container",
+    )
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

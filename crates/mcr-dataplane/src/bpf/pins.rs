@@ -1,0 +1,128 @@
+//! What is pinned in `/sys/fs/bpf/mcr/<instance>/<layout>`, so that forwarding outlives the
+//! daemon: the maps, and a link (or, with clsact, a mark) for every input interface.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::Map;
+use aya::programs::links::{FdLink, PinnedLink};
+use mcr_core::link::IfIndex;
+use mcr_core::refusal::{Code, Refusal};
+
+use super::abi::LAYOUT;
+use super::map_data;
+
+const BPFFS: &str = "/sys/fs/bpf";
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The folder of an instance's pins.
+#[derive(Debug)]
+pub(super) struct Pins {
+    folder: PathBuf,
+}
+
+impl Pins {
+    /// Opens the folder, and mounts bpffs where it is missing.
+    pub(super) fn open(instance: &str) -> Result<Self, Refusal> {
+        mount_bpffs()?;
+        let folder = Path::new(BPFFS).join("mcr").join(instance).join(LAYOUT);
+        fs::create_dir_all(&folder).map_err(|e| unusable(&folder, &e))?;
+        Ok(Self { folder })
+    }
+
+    /// Pins a map in the place of the one that an earlier process has pinned.
+    pub(super) fn pin_map(&self, name: &str, map: &Map) -> Result<(), Refusal> {
+        let path = self.folder.join(name);
+        let Some(data) = map_data(map) else { return Ok(()) };
+        self.unpin(name);
+        data.pin(&path).map_err(|e| unusable(&path, &io::Error::other(super::chain(&e))))
+    }
+
+    /// Pins a link for an interface.
+    pub(super) fn pin_link(&self, index: IfIndex, link: FdLink) -> Result<PinnedLink, Refusal> {
+        let name = link_name(index);
+        let path = self.folder.join(&name);
+        self.unpin(&name);
+        link.pin(&path).map_err(|e| unusable(&path, &io::Error::other(super::chain(&e))))
+    }
+
+    /// The links and marks that an earlier process has left, by interface.
+    pub(super) fn left(&self, kind: &str) -> Vec<IfIndex> {
+        let names = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let index = |name: String| name.strip_prefix(kind)?.strip_prefix('-')?.parse().ok();
+        names.filter_map(|e| index(e.file_name().into_string().ok()?)).map(IfIndex).collect()
+    }
+
+    /// The link that an earlier process has left for an interface.
+    pub(super) fn link(&self, index: IfIndex) -> Option<FdLink> {
+        PinnedLink::from_pin(self.folder.join(link_name(index))).ok().map(FdLink::from)
+    }
+
+    /// Where a mark is pinned.
+    pub(super) fn mark(&self, kind: &str, index: IfIndex) -> PathBuf {
+        self.folder.join(format!("{kind}-{index}"))
+    }
+
+    /// Removes a pin.
+    pub(super) fn unpin(&self, name: &str) {
+        // Not there is as good as removed; anything else shows when the name is pinned again.
+        let _ = fs::remove_file(self.folder.join(name));
+    }
+
+    /// Removes everything, of other layouts too.
+    pub(super) fn remove_all(&self) {
+        let Some(instance) = self.folder.parent() else { return };
+        for layout in fs::read_dir(instance).into_iter().flatten().flatten() {
+            for pin in fs::read_dir(layout.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_file(pin.path());
+            }
+            let _ = fs::remove_dir(layout.path());
+        }
+        let _ = fs::remove_dir(instance);
+    }
+
+    /// The programs of all links that any instance has pinned.
+    pub(super) fn programs_of_all_instances() -> Vec<u32> {
+        let folders = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
+        let instances = folders(Path::new(BPFFS).join("mcr"));
+        let pins = instances.flat_map(|i| folders(i.path())).flat_map(|l| folders(l.path()));
+        let links = pins.filter(|pin| pin.file_name().to_string_lossy().starts_with("link-"));
+        links
+            .filter_map(|pin| PinnedLink::from_pin(pin.path()).ok())
+            .filter_map(|link| FdLink::from(link).info().ok())
+            .map(|info| info.program_id())
+            .collect()
+    }
+}
+
+pub(super) fn link_name(index: IfIndex) -> String {
+    format!("link-{index}")
+}
+
+fn mount_bpffs() -> Result<(), Refusal> {
+    let unmounted = |error: &dyn std::fmt::Display| {
+        Refusal::new(
+            Code::Plane,
+            format!("{BPFFS} is no BPF file system: {error}"),
+            format!("mount it: mount -t bpf bpf {BPFFS}"),
+        )
+    };
+    let is_bpffs =
+        rustix::fs::statfs(BPFFS).map_err(|e| unmounted(&e))?.f_type as u64 == BPF_FS_MAGIC;
+    if is_bpffs {
+        return Ok(());
+    }
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("bpf", BPFFS, "bpf", flags, None).map_err(|e| unmounted(&e))?;
+    tracing::info!(path = BPFFS, "mounted the BPF file system");
+    Ok(())
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Refusal {
+    Refusal::new(
+        Code::Plane,
+        format!("cannot pin {}: {error}", path.display()),
+        format!("is {BPFFS} a writable BPF file system?"),
+    )
+}

@@ -1,0 +1,88 @@
+//! Removing a clsact qdisc that this plane has made, unless somebody has put a filter on it since.
+
+use std::io;
+
+use aya::programs::tc::TcError;
+use mcr_core::link::IfIndex;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// Whether adding a qdisc failed because there is one.
+pub(crate) fn is_exists(error: &TcError) -> bool {
+    match error {
+        TcError::AlreadyAttached => true,
+        TcError::NetlinkError(error) => error.raw_os_error() == Some(libc::EEXIST),
+        TcError::NulError(_) | TcError::IoError(_) => false,
+        TcError::InvalidTcxAttach(_) | TcError::InvalidLinkOperation => false,
+    }
+}
+
+/// Removes the clsact qdisc of an interface if it has no filter.
+pub(crate) fn remove_empty_clsact(index: IfIndex) {
+    let removed = filters(index).and_then(|count| {
+        if count > 0 {
+            tracing::info!(%index, "clsact qdisc left: it has filters of others");
+            return Ok(());
+        }
+        let mut message = message(index, TcHandle::CLSACT);
+        message.attributes.push(TcAttribute::Kind("clsact".into()));
+        request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(|_| ())
+    });
+    if let Err(error) = removed {
+        tracing::debug!(%index, %error, "clsact qdisc not removed; the interface may be gone");
+    }
+}
+
+/// Number of filters on both sides of the qdisc.
+fn filters(index: IfIndex) -> io::Result<usize> {
+    let mut count = 0;
+    for side in [TcHandle::MIN_INGRESS, TcHandle::MIN_EGRESS] {
+        let parent = TcHandle { major: u16::MAX, minor: side };
+        let dump = RouteNetlinkMessage::GetTrafficFilter(message(index, parent));
+        count += request(dump, NLM_F_DUMP)?;
+    }
+    Ok(count)
+}
+
+fn message(index: IfIndex, parent: TcHandle) -> TcMessage {
+    let mut message = TcMessage::with_index(index.0.cast_signed());
+    message.header.parent = parent;
+    message
+}
+
+/// Sends a request, and counts the answers before the closing one.
+fn request(payload: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut answers = 0;
+    loop {
+        let (received, _) = socket.recv_from_full()?;
+        let mut rest = received.as_slice();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(io::Error::other)?;
+            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
+            rest = &rest[length.max(1)..];
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return if error.raw_code() == 0 { Ok(answers) } else { Err(error.to_io()) };
+            }
+            if let NetlinkPayload::Done(_) = answer.payload {
+                return Ok(answers);
+            }
+            answers += 1;
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The configuration: `mcr.toml` and the files of `mcr.d`, read as one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mcr_core::api::{ParsedConfig, check_rules, parse_config};
+use mcr_core::refusal::{Code, Refusal};
+use mcr_core::relay::Limits;
+use mcr_core::rule::Rule;
+
+/// What the files say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Config {
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) limits: Limits,
+}
+
+/// Reads FILE, and `*.toml` of the folder beside it in the order of their names.
+pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
+    let mut config = Config::default();
+    let ParsedConfig { rules, limits } = parse(file)?;
+    config.rules = rules;
+    config.limits = limits.unwrap_or_default();
+    for file in further_files(&file.with_extension("d"))? {
+        let ParsedConfig { rules, limits } = parse(&file)?;
+        if limits.is_some() {
+            return Err(Refusal::new(
+                Code::Invalid,
+                format!("{}: [limits] belongs into the main file", file.display()),
+                "move it there",
+            ));
+        }
+        config.rules.extend(rules);
+    }
+    check_rules(&config.rules).map_err(|refusal| refusal.about(file.display()))?;
+    Ok(config)
+}
+
+fn parse(file: &Path) -> Result<ParsedConfig, Refusal> {
+    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+    parse_config(&file.display().to_string(), &text)
+        .map_err(|error| Refusal::new(Code::Invalid, error.to_string(), ""))
+}
+
+fn further_files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(folder, &error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Refusal {
+    Refusal::new(
+        Code::Invalid,
+        format!("cannot read {}: {error}", path.display()),
+        "check the path given with --config and its permissions",
+    )
+}

@@ -1,0 +1,51 @@
+//! The control API: HTTP/1.1 with JSON on the Unix socket. Turns requests into commands for the
+//! event loop, and its answers into replies; decides nothing.
+//!
+//! One task serves one connection. A connection that does not send a request within
+//! [`HEADER_TIMEOUT`], or its body within [`BODY_TIMEOUT`], is closed; [`CONNECTIONS`] are served
+//! at a time and further ones wait to be accepted.
+
+mod routes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::eventloop::Command;
+
+const CONNECTIONS: usize = 512;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves clients for as long as the daemon runs.
+pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+    let router = routes::router(commands);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: others must close theirs first.
+                tracing::error!(%error, "cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            // A client that hangs up half way is no event for an operator.
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,403 @@
+//! The event loop: the only place that waits, and the only owner of the relay, the data plane and
+//! the memberships.
+//!
+//! ```text
+//! signals ──┐
+//! netlink ──┤ Event        ┌─ poll_action ─▶ Join, Leave ─▶ memberships
+//! control ──┼──────▶ Relay ┤                 Apply ───────▶ data plane
+//! timer  ───┘   handle_*   └───────────────▶ Reply ───────▶ control
+//! ```
+//!
+//! Queues: `control` hands over at most [`COMMANDS`] commands; further clients wait in their own
+//! connection. Netlink notifications are read all at once and only wake the loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use mcr_core::action::{Action, RequestId};
+use mcr_core::api::{Change, InterfaceStatus, RuleList, Stats, Status};
+use mcr_core::link::Links;
+use mcr_core::refusal::{Code, Refusal};
+use mcr_core::relay::{Guard, Now, Relay, Request, time};
+use mcr_core::rule::{Rule, RuleKey};
+use mcr_dataplane::membership::JoinSockets;
+use mcr_dataplane::netlink::{Netlink, transmit_drops};
+use mcr_dataplane::{DataPlane, Memberships};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::args::Args;
+use crate::config::{self, Config};
+use crate::control;
+use crate::instance::Instance;
+
+/// Commands that wait for the loop.
+const COMMANDS: usize = 64;
+/// How often the counters are read for rates and states.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a client wants, with where the answer goes. A client that has gone away takes no answer.
+pub(crate) enum Command {
+    Change(Request, Guard, oneshot::Sender<Result<Change, Refusal>>),
+    Reload(oneshot::Sender<Result<Change, Refusal>>),
+    List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
+    Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
+    Status(oneshot::Sender<Result<Status, Refusal>>),
+}
+
+enum Event {
+    Stop(&'static str),
+    Reload,
+    Links,
+    NetlinkEnded,
+    Command(Command),
+    Tick,
+}
+
+/// Everything that the loop owns.
+struct Daemon<P> {
+    instance: Instance,
+    config: Option<PathBuf>,
+    relay: Relay,
+    plane: P,
+    memberships: JoinSockets,
+    replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
+    next_request: u64,
+    problems: BTreeSet<(RuleKey, String)>,
+    started: SystemTime,
+    boot_id: String,
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) async fn run(
+    args: &Args,
+    instance: Instance,
+    plane: impl DataPlane,
+    config: Config,
+) -> anyhow::Result<()> {
+    let mut sources = Sources::open()?;
+    let listener = instance.listen()?;
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    sources.commands = Some(receiver);
+    let started = SystemTime::now();
+    let since_epoch = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let description = plane.describe();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        instance = instance.name,
+        plane = description.plane,
+        attach = description.attach,
+        socket = %instance.socket().display(),
+        "mcrd starts"
+    );
+    let mut daemon = Daemon {
+        relay: Relay::new(config.limits, since_epoch.as_millis() as u64),
+        boot_id: format!("{:x}-{:x}", since_epoch.as_nanos(), process::id()),
+        instance,
+        config: args.config.clone(),
+        plane,
+        memberships: JoinSockets::default(),
+        replies: BTreeMap::new(),
+        next_request: 0,
+        problems: BTreeSet::new(),
+        started,
+    };
+    daemon.relay.handle_links(sources.links().await?, Instant::now());
+    if let Err(error) = daemon.start(config.rules) {
+        daemon.stop("start refused");
+        return Err(error.into());
+    }
+    tokio::spawn(control::serve(listener, commands));
+    tracing::info!("ready");
+    let why = daemon.serve(&mut sources).await;
+    daemon.stop(why);
+    Ok(())
+}
+
+/// Where events come from.
+struct Sources {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    netlink: Netlink,
+    commands: Option<mpsc::Receiver<Command>>,
+    tick: Interval,
+}
+
+impl Sources {
+    fn open() -> anyhow::Result<Self> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            netlink: Netlink::open().context("cannot talk to the kernel by netlink")?,
+            commands: None,
+            tick,
+        })
+    }
+
+    async fn links(&self) -> anyhow::Result<Links> {
+        self.netlink.links().await.context("cannot read the interfaces by netlink")
+    }
+
+    /// The next event. Stopping comes first; the machine's state before what clients want of it;
+    /// the timer last, since it can always wait.
+    async fn next(&mut self) -> Event {
+        let command = async {
+            match &mut self.commands {
+                Some(commands) => commands.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+            _ = self.hangup.recv() => Event::Reload,
+            changed = self.netlink.changed() => {
+                if changed.is_ok() { Event::Links } else { Event::NetlinkEnded }
+            }
+            Some(command) = command => Event::Command(command),
+            _ = self.tick.tick() => Event::Tick,
+        }
+    }
+}
+
+impl<P: DataPlane> Daemon<P> {
+    /// Installs the rules of the files, and those that an earlier process has kept.
+    fn start(&mut self, file: Vec<Rule>) -> Result<(), Refusal> {
+        let check = |spec: mcr_core::api::RuleSpec| match spec.check() {
+            Ok(rule) => Some(rule),
+            Err(refusal) => {
+                tracing::error!(%refusal, "kept rule dropped");
+                None
+            }
+        };
+        let runtime: Vec<Rule> = self.instance.kept_rules().into_iter().filter_map(check).collect();
+        let all = Request::Start { file: file.clone(), runtime: runtime.clone() };
+        if let Err(refusal) = self.change_now(all) {
+            // A file has since taken what a kept rule had: the file wins.
+            tracing::warn!(%refusal, "not all kept rules fit the configuration");
+            self.change_now(Request::Start { file, runtime: Vec::new() })?;
+            for rule in runtime {
+                let request = Request::Start { file: Vec::new(), runtime: vec![rule] };
+                if let Err(refusal) = self.change_now(request) {
+                    tracing::error!(%refusal, "kept rule dropped");
+                }
+            }
+        }
+        self.plane.settle();
+        Ok(())
+    }
+
+    async fn serve(&mut self, sources: &mut Sources) -> &'static str {
+        loop {
+            match sources.next().await {
+                Event::Stop(why) => return why,
+                Event::NetlinkEnded => return "netlink connection lost",
+                Event::Reload => match self.reload() {
+                    Ok(request) => self.change(request, Guard::default(), None),
+                    Err(refusal) => tracing::error!(%refusal, "reload refused"),
+                },
+                Event::Links => match sources.links().await {
+                    Ok(links) => self.relay.handle_links(links, Instant::now()),
+                    Err(error) => tracing::error!(%error, "interfaces not read"),
+                },
+                Event::Command(command) => self.command(command),
+                Event::Tick => {
+                    self.read_counters();
+                    self.relay.handle_timeout(Instant::now());
+                }
+            }
+            self.act();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Change(request, guard, reply) => self.change(request, guard, Some(reply)),
+            Command::Reload(reply) => match self.reload() {
+                Ok(request) => self.change(request, Guard::default(), Some(reply)),
+                Err(refusal) => answer(reply, Err(refusal)),
+            },
+            Command::List(only, reply) => {
+                self.read_counters();
+                answer(reply, self.relay.list(only.as_ref(), now()));
+            }
+            Command::Stats(only, reply) => {
+                self.read_counters();
+                answer(reply, self.stats(only.as_ref()));
+            }
+            Command::Status(reply) => {
+                self.read_counters();
+                answer(reply, Ok(self.status()));
+            }
+        }
+    }
+
+    fn reload(&self) -> Result<Request, Refusal> {
+        let Some(path) = &self.config else {
+            return Err(Refusal::new(
+                Code::Invalid,
+                "there is nothing to reload: mcrd runs without a configuration file",
+                "start it with --config FILE, or use `mcrctl apply FILE`",
+            ));
+        };
+        let Config { rules, limits } = config::load(path)?;
+        if limits != self.relay.limits() {
+            tracing::warn!("[limits] has changed; it takes effect at the next start");
+        }
+        Ok(Request::Reload(rules))
+    }
+
+    fn change(
+        &mut self,
+        request: Request,
+        guard: Guard,
+        reply: Option<oneshot::Sender<Result<Change, Refusal>>>,
+    ) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.replies.extend(reply.map(|reply| (id, reply)));
+        self.relay.handle_request(id, request, guard, Instant::now());
+    }
+
+    /// A change of the daemon's own, carried out before anything else.
+    fn change_now(&mut self, request: Request) -> Result<Change, Refusal> {
+        let (sender, mut receiver) = oneshot::channel();
+        self.change(request, Guard::default(), Some(sender));
+        self.act();
+        let lost = || Refusal::new(Code::Internal, "the change was not answered", "");
+        receiver.try_recv().map_err(|_| lost())?
+    }
+
+    /// Carries out everything that the relay asks for.
+    fn act(&mut self) {
+        while let Some(action) = self.relay.poll_action() {
+            match action {
+                Action::Join(groups) => {
+                    let join = |group| (group, self.memberships.join(group));
+                    let results = groups.into_iter().map(join).collect();
+                    self.relay.handle_joined(results);
+                }
+                Action::Leave(groups) => {
+                    groups.into_iter().for_each(|group| self.memberships.leave(group));
+                }
+                Action::Apply(change) => {
+                    let result = self.plane.apply(&change);
+                    self.relay.handle_applied(result);
+                }
+                Action::SaveRuntime => {
+                    if let Err(error) =
+                        self.instance.save_rules(self.relay.runtime_rules().collect())
+                    {
+                        tracing::error!(%error, "rules not kept; a crash now would lose the last change");
+                    }
+                }
+                Action::Reply(id, result) => self.reply(id, result),
+            }
+        }
+        self.log_problems();
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Change, Refusal>) {
+        match &result {
+            Ok(change) if change.changed => {
+                let Change { generation, added, replaced, removed, .. } = change;
+                let counts = [added, replaced, removed].map(Vec::len);
+                tracing::info!(
+                    generation,
+                    added = counts[0],
+                    replaced = counts[1],
+                    removed = counts[2],
+                    "rules changed"
+                );
+                for warning in &change.warnings {
+                    tracing::warn!("{warning}");
+                }
+            }
+            Ok(_) => {}
+            Err(refusal) => tracing::warn!(%refusal, "change refused"),
+        }
+        if let Some(reply) = self.replies.remove(&id) {
+            answer(reply, result);
+        }
+    }
+
+    fn log_problems(&mut self) {
+        let problems = self.relay.problems();
+        for (rule, problem) in problems.difference(&self.problems) {
+            tracing::warn!(%rule, "{problem}");
+        }
+        let still: BTreeSet<&RuleKey> = problems.iter().map(|(rule, _)| rule).collect();
+        for (rule, _) in self.problems.iter().filter(|(rule, _)| !still.contains(rule)) {
+            tracing::info!(%rule, "runs, or is gone");
+        }
+        self.problems = problems;
+    }
+
+    fn read_counters(&mut self) {
+        match self.plane.counters(self.relay.counter_bounds()) {
+            Ok(counters) => self.relay.handle_counters(counters, Instant::now()),
+            Err(refusal) => tracing::error!(%refusal, "counters not read"),
+        }
+    }
+
+    fn stats(&self, only: Option<&RuleKey>) -> Result<Stats, Refusal> {
+        let rules = self.relay.stats(only, now(), &transmit_drops())?;
+        let boot_id = self.boot_id.clone();
+        Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
+    }
+
+    fn status(&self) -> Status {
+        let description = self.plane.describe();
+        let limits = self.relay.limits();
+        let interface = |(name, index, groups): (&mcr_core::flow::InterfaceName, _, _)| {
+            let mcr_core::link::IfIndex(number) = index;
+            InterfaceStatus {
+                name: name.to_string(),
+                index: number,
+                groups,
+                passed: self.relay.passed(index),
+            }
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            instance: self.instance.name.clone(),
+            pid: process::id(),
+            since: time(self.started),
+            boot_id: self.boot_id.clone(),
+            plane: description.plane.into(),
+            attach: description.attach.into(),
+            generation: self.relay.generation(),
+            states: self.relay.states(now()),
+            rules_in_no_file: self.relay.runtime_rules().count(),
+            rules_max: limits.rules,
+            outputs_max: limits.outputs,
+            membership_sockets: self.memberships.sockets(),
+            interfaces: self.relay.inputs().map(interface).collect(),
+            program: self.plane.cost(),
+        }
+    }
+
+    fn stop(mut self, why: &str) {
+        tracing::info!(why, "mcrd stops");
+        self.plane.stop();
+        self.instance.release();
+    }
+}
+
+fn now() -> Now {
+    Now { monotonic: Instant::now(), wall: SystemTime::now() }
+}
+
+/// A client that has gone away takes no answer, and that is fine.
+fn answer<T>(reply: oneshot::Sender<T>, result: T) {
+    let _ = reply.send(result);
+}
