@@ -1,0 +1,5 @@
+//! `mcrgen` against itself: a sender and a receiver in two network namespaces, joined by a veth pair.
+
+mod network;
+mod streams;
+mod usage;
