@@ -99,12 +99,11 @@ impl BpfPlane {
             loader.map_max_entries(map, size);
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| unloadable(&e))?;
+        program(&mut ebpf)?.load().map_err(|e| unloadable(&e))?;
         let pins = Pins::open(&options.instance)?;
         for (name, map) in ebpf.maps() {
             pins.pin_map(name, map)?;
         }
-        let program = program(&mut ebpf)?;
-        program.load().map_err(|e| unloadable(&e))?;
         let stats = if options.measure {
             let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime);
             Some(stats.map_err(|e| no_bpf(&chain(&e)))?)
@@ -181,10 +180,14 @@ fn map_data(map: &aya::maps::Map) -> Option<&MapData> {
     }
 }
 
+/// The verifier's log, which can have thousands of lines, is for developers.
 fn unloadable(error: &dyn std::error::Error) -> Refusal {
+    let text = chain(error);
+    let (why, log) = text.split_once("Verifier output:").unwrap_or((&text, ""));
+    tracing::debug!(log, "verifier");
     Refusal::new(
         Code::Plane,
-        format!("the kernel refused the eBPF program: {}", chain(error)),
+        format!("the kernel refused the eBPF program: {why}"),
         "MCR needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, and the \
          memory that max_rules and max_outputs under [limits] ask for",
     )

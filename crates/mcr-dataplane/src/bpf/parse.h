@@ -18,11 +18,11 @@
 
 #define IP_OFFSET_MASK 0x1fff
 #define IP_MORE_FRAGMENTS 0x2000
-#define HEADERS_MIN (ETH_HLEN + sizeof(struct iphdr) + sizeof(struct udphdr))
+#define MAC_WORDS 6 /* destination and source, in 16 bits */
 
 /* The fields that a rewrite changes, as they stand in the frame. */
 struct headers {
-	__u8 mac[12];
+	__u16 mac[MAC_WORDS];
 	__u32 source;
 	__u32 destination;
 	union {
@@ -45,6 +45,13 @@ struct packet {
 	__u8 more_fragments;
 	__u8 has_check; /* the UDP checksum is not 0 */
 };
+
+static __always_inline void copy_mac(__u16 *to, const __u16 *from)
+{
+#pragma clang loop unroll(full)
+	for (int i = 0; i < MAC_WORDS; i++)
+		to[i] = from[i];
+}
 
 /* Makes the first len bytes linear if they are not. 0, or less when the frame is shorter. */
 static __always_inline int pull(struct __sk_buff *skb, __u32 len)
@@ -135,7 +142,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
 	count_volume(skb, packet, udp_len - sizeof(*udp));
 
 	if (!packet->loopback)
-		__builtin_memcpy(packet->headers.mac, data, sizeof(packet->headers.mac));
+		copy_mac(packet->headers.mac, data);
 	packet->headers.source = ip->saddr;
 	packet->headers.destination = ip->daddr;
 	packet->headers.source_port = udp->source;

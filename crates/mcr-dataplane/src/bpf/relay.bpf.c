@@ -89,7 +89,7 @@ static __always_inline int wanted(const struct headers *came, const struct outpu
 		shall->source_port = output->source_port;
 	shall->destination = output->destination;
 	shall->destination_port = output->destination_port;
-	__builtin_memcpy(shall->mac, output->mac, sizeof(shall->mac));
+	copy_mac(shall->mac, (const __u16 *)output->mac);
 	return 0;
 }
 

@@ -48,7 +48,7 @@ static __always_inline __u64 change_of_options(const struct headers *from, const
 static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *packet,
 				   struct headers *is, const struct headers *shall)
 {
-	__u32 udp_offset = packet->udp_offset;
+	__u32 udp_offset = packet->udp_offset & 0x7f; /* at most 14 + 60; the verifier forgets */
 	__u32 check_offset = udp_offset + __builtin_offsetof(struct udphdr, check);
 	__u64 addresses = change(is->source, shall->source) +
 			  change(is->destination, shall->destination);
@@ -72,7 +72,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 	udp = data + udp_offset;
 	if ((void *)(ip + 1) > end || (void *)(udp + 1) > end)
 		return -1;
-	__builtin_memcpy(data, shall->mac, sizeof(shall->mac));
+	copy_mac(data, shall->mac);
 	ip->check = update(is->ip_check, addresses + change_of_options(is, shall));
 	ip->tos = shall->tos;
 	ip->ttl = shall->ttl;
