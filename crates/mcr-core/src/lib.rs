@@ -17,5 +17,6 @@ pub mod relay;
 pub mod resolve;
 pub mod rule;
 pub mod table;
+pub mod vectors;
 pub mod verdict;
 pub mod wire;

@@ -1,0 +1,140 @@
+//! Golden frames: the format of the files in `vectors/`, for the tests that hold every data plane
+//! to [`crate::forward`].
+//!
+//! A file has rules, written as in a configuration, and frames: what comes in, the verdict, and
+//! what goes out byte by byte. All run on one topology, which [`links`] describes:
+//!
+//! ```text
+//!  02:00:00:00:00:0a ── in0  10.0.0.2   02:00:00:00:00:01
+//!                       out0 10.0.1.1   02:00:00:00:00:10
+//!                       out1 10.0.2.1   02:00:00:00:00:11
+//!                       out2 10.0.3.1   02:00:00:00:00:12     MTU 1500 everywhere
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::Deserialize;
+
+use crate::action::{OutputId, PlaneChange, PlaneRule, RuleId};
+use crate::api::RuleSpec;
+use crate::link::{IfIndex, Link, LinkKind, Links};
+use crate::refusal::{Code, Refusal};
+use crate::resolve::resolve;
+
+/// Name, MAC and address of each interface.
+pub const INTERFACES: [(&str, [u8; 6], Ipv4Addr); 4] = [
+    ("in0", [2, 0, 0, 0, 0, 0x01], Ipv4Addr::new(10, 0, 0, 2)),
+    ("out0", [2, 0, 0, 0, 0, 0x10], Ipv4Addr::new(10, 0, 1, 1)),
+    ("out1", [2, 0, 0, 0, 0, 0x11], Ipv4Addr::new(10, 0, 2, 1)),
+    ("out2", [2, 0, 0, 0, 0, 0x12], Ipv4Addr::new(10, 0, 3, 1)),
+];
+
+/// One file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vector {
+    /// What it shows.
+    pub about: String,
+    /// The rules in force.
+    #[serde(default)]
+    pub rule: Vec<RuleSpec>,
+    /// The frames, each by itself.
+    pub frame: Vec<VectorFrame>,
+}
+
+/// One frame, and what becomes of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VectorFrame {
+    /// What it shows.
+    pub about: String,
+    /// The frame that arrives on `in0`, in hexadecimal; white space is for the reader.
+    pub hex: String,
+    /// `forwarded`, or the name of a reason.
+    pub verdict: String,
+    /// Datagrams in it, when it is a super-packet, and their payload size.
+    #[serde(default)]
+    pub gso: Option<Gso>,
+    /// What becomes of it at each output of the rule, in order.
+    #[serde(default)]
+    pub out: Vec<VectorOutput>,
+    /// Whether the host's stack gets it, unchanged.
+    pub stack: bool,
+}
+
+/// A super-packet.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gso {
+    /// Datagrams.
+    pub segments: u16,
+    /// UDP payload bytes of each but the last.
+    pub size: u16,
+}
+
+/// A frame that leaves, or the reason why none does.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VectorOutput {
+    /// The interface.
+    pub on: String,
+    /// The frame.
+    pub hex: Option<String>,
+    /// The name of the reason.
+    pub dropped: Option<String>,
+}
+
+impl Vector {
+    /// Reads a file's text.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// The rules as a data plane gets them, rule and output ids counted from 0.
+    pub fn change(&self, links: &Links) -> Result<PlaneChange, Refusal> {
+        let mut change = PlaneChange::default();
+        for (spec, number) in self.rule.iter().zip(0..) {
+            let resolved = resolve(&spec.check()?, links);
+            let unresolved = || Refusal::new(Code::Machine, "a rule of a vector is missing", "");
+            let mut plane: PlaneRule =
+                resolved.plane.ok_or_else(|| resolved.missing.unwrap_or_else(unresolved))?;
+            plane.id = RuleId(number);
+            change.fresh_rules.push(plane.id);
+            for output in &mut plane.outputs {
+                output.id = OutputId(change.fresh_outputs.len() as u32);
+                change.fresh_outputs.push(output.id);
+                change.own.extend(output.source.filter(|a| links.is_local((*a).into())));
+            }
+            change.inputs.insert(plane.key.interface);
+            change.install.push(plane);
+        }
+        Ok(change)
+    }
+}
+
+/// The bytes of a frame.
+pub fn bytes(hex: &str) -> Result<Vec<u8>, Refusal> {
+    let digits: String = hex.split_whitespace().collect();
+    let wrong = || Refusal::new(Code::Malformed, format!("{hex:?} is not hexadecimal"), "");
+    let pair = |at: usize| digits.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    (0..digits.len()).step_by(2).map(|at| pair(at).ok_or_else(wrong)).collect()
+}
+
+/// The topology, with these indexes for [`INTERFACES`].
+pub fn links(indexes: [IfIndex; 4]) -> Links {
+    let link = |((name, mac, address), index): ((&str, [u8; 6], Ipv4Addr), IfIndex)| {
+        let link = Link {
+            index,
+            kind: LinkKind::Ethernet,
+            up: true,
+            mac,
+            mtu: 1500,
+            addresses: vec![IpAddr::V4(address)],
+            shared: false,
+            mc_forwarding: false,
+        };
+        Some((name.parse().ok()?, link))
+    };
+    Links(INTERFACES.into_iter().zip(indexes).filter_map(link).collect::<BTreeMap<_, _>>())
+}
