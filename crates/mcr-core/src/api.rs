@@ -12,7 +12,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 pub use config::{
     ConfigError, ConfigFile, Defaults, LimitsSpec, ParsedConfig, check_rules, parse_config,
@@ -91,22 +92,29 @@ impl RuleSpec {
         input.sources.dedup();
         let outputs =
             self.outputs.iter().map(OutputSpec::build).collect::<Result<Vec<Output>, _>>()?;
-        let choice = |field: &str, value: &Option<String>, allowed: &[&str]| match value {
-            None => Ok(0),
-            Some(value) => allowed.iter().position(|a| a == value).ok_or_else(|| {
-                Refusal::new(
-                    Code::Invalid,
-                    format!("{field} = {value:?} is not known"),
-                    format!("use one of: {}", allowed.join(", ")),
-                )
-            }),
+        let local = self.local.as_deref().map_or(Ok(Local::Auto), local)?;
+        let join = match self.join.as_deref() {
+            None | Some("yes") => true,
+            Some("no") => false,
+            Some(other) => return Err(unknown_choice("join", other, "yes, no")),
         };
-        let local = [Local::Auto, Local::Yes, Local::No]
-            [choice("local", &self.local, &["auto", "yes", "no"])?];
-        let join = choice("join", &self.join, &["yes", "no"])? == 0;
         let (name, comment) = (self.name.clone(), self.comment.clone());
         Ok(Rule { name, comment, input, outputs, enabled: self.enabled, local, join })
     }
+}
+
+fn local(text: &str) -> Result<Local, Refusal> {
+    match text {
+        "auto" => Ok(Local::Auto),
+        "yes" => Ok(Local::Yes),
+        "no" => Ok(Local::No),
+        other => Err(unknown_choice("local", other, "auto, yes, no")),
+    }
+}
+
+fn unknown_choice(field: &str, value: &str, choices: &str) -> Refusal {
+    let message = format!("{field} = {value:?} is not known");
+    Refusal::new(Code::Invalid, message, format!("use one of: {choices}"))
 }
 
 impl From<&Rule> for RuleSpec {
@@ -201,7 +209,23 @@ pub struct RuleView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The rule as a request would write it.
+    #[serde(deserialize_with = "rule_of_any_version")]
     pub rule: RuleSpec,
+}
+
+/// A rule in a reply, of which a later version may say more than this one knows.
+fn rule_of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RuleSpec, D::Error> {
+    const RULE: [&str; 8] =
+        ["name", "comment", "input", "sources", "outputs", "enabled", "local", "join"];
+    const OUTPUT: [&str; 3] = ["to", "ttl", "dscp"];
+    let mut rule = serde_json::Map::deserialize(deserializer)?;
+    rule.retain(|field, _| RULE.contains(&field.as_str()));
+    if let Some(Value::Array(outputs)) = rule.get_mut("outputs") {
+        for output in outputs.iter_mut().filter_map(Value::as_object_mut) {
+            output.retain(|field, _| OUTPUT.contains(&field.as_str()));
+        }
+    }
+    RuleSpec::deserialize(Value::Object(rule)).map_err(serde::de::Error::custom)
 }
 
 /// `GET /v1/rules`.

@@ -165,8 +165,9 @@ impl Relay {
 
     /// The results of [`Action::Join`].
     pub fn handle_joined(&mut self, results: Vec<(Membership, Result<(), Refusal>)>) {
-        if let Phase::Joining(transaction) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.joined(transaction, results);
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Joining(transaction) => self.joined(transaction, results),
+            other @ (Phase::Idle | Phase::Applying(..)) => self.phase = other,
         }
         self.next();
     }

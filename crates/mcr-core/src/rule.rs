@@ -181,7 +181,7 @@ impl Rule {
             if source.is_ipv4() != addresses.first().is_ipv4() {
                 return Err(mixed(source, &addresses.first()));
             }
-            if source.is_multicast() || source.is_unspecified() {
+            if source.is_multicast() || check_address(*source).is_err() {
                 return Err(invalid(
                     format!("source {source} is not the address of a sender"),
                     "name the unicast address that the datagrams come from",
@@ -230,7 +230,7 @@ impl Rule {
             if a.is_ipv4() != to.first().is_ipv4() {
                 return Err(mixed(a, &to.first()));
             }
-            if a.is_multicast() || a.is_unspecified() {
+            if a.is_multicast() || check_address(*a).is_err() {
                 return Err(invalid(
                     format!("{a} cannot be sent from"),
                     "a source is a unicast address, ADDRESS:PORT or keep",

@@ -86,7 +86,7 @@ impl RuleTable {
 
     /// Makes all edits, or refuses and changes nothing. Two rules may swap what they take within
     /// one change: only its end is judged. Rules left as they are do not appear in the result.
-    pub fn change(&mut self, edits: Vec<Edit>, links: &Links) -> Result<Vec<Difference>, Refusal> {
+    pub fn change(&mut self, edits: Vec<Edit>) -> Result<Vec<Difference>, Refusal> {
         let mut differences = Vec::new();
         let judged = self.make(edits, &mut differences).and_then(|()| {
             differences.retain(|d| match (&d.before, &d.after) {
@@ -96,7 +96,7 @@ impl RuleTable {
             differences
                 .iter()
                 .filter_map(|difference| difference.after.as_ref())
-                .try_for_each(|(key, entry)| self.judge(key, &entry.rule, links))
+                .try_for_each(|(key, entry)| self.judge(key, &entry.rule))
         });
         match judged {
             Ok(()) => Ok(differences),
@@ -131,7 +131,8 @@ impl RuleTable {
             let mut difference = Difference { before: None, after: None };
             if let Some(key) = old {
                 let entry = self.take(&key).ok_or_else(|| unknown_rule(&key))?;
-                difference.before = self.earlier(made, &key).or(Some(Some((key, entry)))).flatten();
+                difference.before =
+                    Self::earlier(made, &key).or(Some(Some((key, entry)))).flatten();
             }
             made.push(difference);
             let Some(entry) = new else { continue };
@@ -148,7 +149,9 @@ impl RuleTable {
             }
             let entry = Arc::new(entry);
             self.put(key.clone(), Arc::clone(&entry));
+            let again = Self::removed_before(made, &key);
             if let Some(last) = made.last_mut() {
+                last.before = last.before.take().or(again);
                 last.after = Some((key, entry));
             }
         }
@@ -156,13 +159,23 @@ impl RuleTable {
         Ok(())
     }
 
+    /// When an earlier step of the same change removed the rule `key`, and the last one makes a new
+    /// rule by that name, the two are one replacement.
+    fn removed_before(made: &mut Vec<Difference>, key: &RuleKey) -> Option<(RuleKey, Arc<Entry>)> {
+        if made.last().is_some_and(|last| last.before.is_some()) {
+            return None;
+        }
+        let removed = |difference: &Difference| {
+            let before = difference.before.as_ref();
+            difference.after.is_none() && before.is_some_and(|(before, _)| before == key)
+        };
+        let position = made.iter().position(removed)?;
+        made.remove(position).before
+    }
+
     /// When an earlier step of the same change made the rule `key`, that step's difference is
     /// taken over, so that a change holds each rule once: what it was before the change.
-    fn earlier(
-        &self,
-        made: &mut Vec<Difference>,
-        key: &RuleKey,
-    ) -> Option<Option<(RuleKey, Arc<Entry>)>> {
+    fn earlier(made: &mut Vec<Difference>, key: &RuleKey) -> Option<Option<(RuleKey, Arc<Entry>)>> {
         let position =
             made.iter().rposition(|d| d.after.as_ref().is_some_and(|(after, _)| after == key))?;
         Some(made.remove(position).before)
@@ -203,10 +216,12 @@ impl RuleTable {
         Some(entry)
     }
 
-    fn judge(&self, key: &RuleKey, rule: &Rule, links: &Links) -> Result<(), Refusal> {
+    /// What the text alone shows wrong. Circles that depend on the host's addresses are judged
+    /// again when rules are resolved.
+    fn judge(&self, key: &RuleKey, rule: &Rule) -> Result<(), Refusal> {
         match self.overlapping(key, &rule.input) {
             Some(other) => Err(taken(key, &rule.input, other)),
-            None => self.refuse_circle(key, rule, links),
+            None => self.refuse_circle(key, rule, &Links::default()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::{RuleSpec, Setting};
+use super::{RuleSpec, Setting, output};
 use crate::link::Links;
 use crate::refusal::Refusal;
 use crate::relay::Limits;
@@ -18,13 +18,22 @@ use crate::table::{Edit, Entry, RuleTable};
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
     /// For the rules of this file that do not say otherwise.
-    #[serde(default)]
-    pub defaults: Defaults,
+    pub defaults: Option<Spanned<Defaults>>,
     /// The rules.
     #[serde(default)]
     pub rule: Vec<Spanned<RuleSpec>>,
     /// What the data plane must hold.
     pub limits: Option<LimitsSpec>,
+}
+
+impl Defaults {
+    /// Whether a rule could use them.
+    fn check(&self) -> Result<(), Refusal> {
+        self.ttl.as_ref().map(output::ttl).transpose()?;
+        self.dscp.as_ref().map(output::dscp).transpose()?;
+        self.local.as_deref().map(super::local).transpose()?;
+        Ok(())
+    }
 }
 
 /// `[limits]`: memory is set aside for as much, on each CPU.
@@ -107,14 +116,23 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
         let at = text.find("[limits]").unwrap_or(0);
         return Err(error(at, "max_rules and max_outputs go from 1 to 1000000".into()));
     }
+    let defaults = match config.defaults {
+        None => Defaults::default(),
+        Some(spanned) => {
+            let at = spanned.span().start;
+            let defaults = spanned.into_inner();
+            defaults.check().map_err(|refusal| error(at, refusal.to_string()))?;
+            defaults
+        }
+    };
     let mut rules = Vec::with_capacity(config.rule.len());
     for spanned in config.rule {
         let at = spanned.span().start;
         let mut spec = spanned.into_inner();
-        spec.local = spec.local.or_else(|| config.defaults.local.clone());
+        spec.local = spec.local.or_else(|| defaults.local.clone());
         for output in &mut spec.outputs {
-            output.ttl = output.ttl.take().or_else(|| config.defaults.ttl.clone());
-            output.dscp = output.dscp.take().or_else(|| config.defaults.dscp.clone());
+            output.ttl = output.ttl.take().or_else(|| defaults.ttl.clone());
+            output.dscp = output.dscp.take().or_else(|| defaults.dscp.clone());
         }
         rules.push(spec.check().map_err(|refusal| error(at, refusal.to_string()))?);
     }
@@ -128,7 +146,7 @@ pub fn check_rules(rules: &[Rule]) -> Result<Vec<String>, Refusal> {
     rules.iter().try_for_each(refuse_not_yet)?;
     let entry = |rule: &Rule| Entry { rule: rule.clone(), origin: Origin::File };
     let edits = rules.iter().map(|rule| Edit::Add(entry(rule))).collect();
-    let differences = table.change(edits, &links)?;
+    let differences = table.change(edits)?;
     Ok(table.warnings(&differences, &links))
 }
 

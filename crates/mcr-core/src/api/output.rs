@@ -44,7 +44,7 @@ impl OutputSpec {
     }
 }
 
-fn ttl(setting: &Setting) -> Result<Ttl, Refusal> {
+pub(super) fn ttl(setting: &Setting) -> Result<Ttl, Refusal> {
     let number = |n: u64| u8::try_from(n).ok().and_then(NonZeroU8::new);
     match setting {
         Setting::Word(word) if word == "keep" => Ok(Ttl::Keep),
@@ -58,7 +58,7 @@ fn ttl(setting: &Setting) -> Result<Ttl, Refusal> {
     }
 }
 
-fn dscp(setting: &Setting) -> Result<Dscp, Refusal> {
+pub(super) fn dscp(setting: &Setting) -> Result<Dscp, Refusal> {
     match setting {
         Setting::Word(word) if word == "keep" => Ok(Dscp::Keep),
         Setting::Number(n @ 0..=63) => Ok(Dscp::Set(*n as u8)),
@@ -105,6 +105,13 @@ impl FromStr for OutputSpec {
                     ));
                 }
             };
+            if slot.0.is_some() {
+                return Err(Refusal::new(
+                    Code::Invalid,
+                    format!("output {text}: {part:?} repeats an option"),
+                    "give each option once",
+                ));
+            }
             *slot.0 = Some(slot.1.parse().unwrap_or_else(|never| match never {}));
         }
         Ok(spec)
@@ -127,7 +134,9 @@ impl FromStr for Setting {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.parse().map_or_else(|_| Self::Word(text.into()), Self::Number))
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| plain);
+        Ok(number.map_or_else(|| Self::Word(text.into()), Self::Number))
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::rule::{Dscp, Ttl};
 
-fn spec(value: serde_json::Value) -> RuleSpec {
+fn spec(value: Value) -> RuleSpec {
     serde_json::from_value(value).unwrap()
 }
 
@@ -34,7 +34,7 @@ fn a_rule_of_json_becomes_a_rule() {
 
 #[test]
 fn settings_of_outputs_are_checked() {
-    let check = |option: &str, value: serde_json::Value| {
+    let check = |option: &str, value: Value| {
         let output = json!({"to": "239.2.1.1:6@eth1", option: value});
         spec(json!({"input": "239.1.1.1:5@eth0", "outputs": [output]})).check()
     };
@@ -127,7 +127,7 @@ fn steps_are_spelled_add_replace_remove() {
 #[test]
 fn replies_may_grow() {
     let rule = json!({"input": "239.1.1.1:5@eth0", "outputs": ["239.2.1.1:6@eth1"]});
-    let view = |rule: serde_json::Value| {
+    let view = |rule: Value| {
         json!({"generation": 1, "later": 2, "rules": [{"name": "a", "named": true,
             "origin": "file", "state": "idle", "later": 3, "rule": rule}]})
     };
@@ -195,6 +195,41 @@ fn defaults_hold_where_a_rule_says_nothing() {
     ];
     assert_eq!(options, expected);
     assert_eq!(parse_config("f", "").unwrap().rules, []);
+}
+
+#[test]
+fn limits_are_1_to_a_million() {
+    let limits =
+        |text: &str| parse_config("f", text).map(|c| c.limits.map(|l| (l.rules, l.outputs)));
+    assert_eq!(limits(""), Ok(None));
+    assert_eq!(limits("[limits]\nmax_rules = 1\nmax_outputs = 1000000"), Ok(Some((1, 1_000_000))));
+    let standard = crate::relay::Limits::default();
+    assert_eq!(limits("[limits]\nmax_rules = 7"), Ok(Some((7, standard.outputs))));
+    for bad in ["max_rules = 0", "max_outputs = 1000001", "max_rules = -1", "rules = 5"] {
+        let error = limits(&format!("\n[limits]\n{bad}\n")).expect_err(bad).to_string();
+        assert!(error.starts_with("f:2:") || error.starts_with("f:3:"), "{error}");
+    }
+}
+
+#[test]
+fn rules_of_a_file_are_checked_together_without_a_machine() {
+    let rule = |input: &str, output: &str| {
+        spec(json!({"input": input, "outputs": [output]})).check().unwrap()
+    };
+    let good = rule("239.1.1.1:5@eth0", "239.2.1.1:6@eth1");
+    let ssm = rule("232.7.1.1:5@eth0", "239.2.1.1:6@eth1");
+    assert_eq!(check_rules(std::slice::from_ref(&good)), Ok(vec![]));
+    assert_eq!(check_rules(&[good.clone(), ssm]).map(|warnings| warnings.len()), Ok(3));
+    let circle = rule("239.2.1.1:6@eth1", "keep@239.3.1.1:6@eth1");
+    let back = rule("239.3.1.1:6@eth1", "keep@239.2.1.1:6@eth1");
+    let cases = [
+        (vec![good.clone(), good.clone()], Code::Conflict),
+        (vec![good, rule("239.1.1.0/24:5@eth0", "239.2.1.0/24:6@eth1")], Code::NotYet),
+        (vec![circle, back], Code::Conflict),
+    ];
+    for (rules, code) in cases {
+        assert_eq!(check_rules(&rules).unwrap_err().code, code, "{rules:?}");
+    }
 }
 
 #[test]

@@ -183,9 +183,12 @@ fn output_source(text: &str) -> Result<OutputSource, Refusal> {
     if text == "keep" {
         return Ok(OutputSource::Keep);
     }
-    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
-        PortRange::new(socket.port(), socket.port())?;
-        return Ok(OutputSource::AddressAndPort(socket.ip(), socket.port()));
+    let has_port =
+        if text.starts_with('[') { text.contains("]:") } else { text.matches(':').count() == 1 };
+    if let Some((host, number)) = text.rsplit_once(':').filter(|_| has_port) {
+        let number = port(number)?;
+        PortRange::new(number, number)?;
+        return Ok(OutputSource::AddressAndPort(source_address(host)?, number));
     }
     source_address(text).map(OutputSource::Address).map_err(|refusal| Refusal {
         hint: "a source is an address, ADDRESS:PORT or keep".into(),

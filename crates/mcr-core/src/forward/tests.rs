@@ -1,1 +1,370 @@
+use etherparse::{
+    IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, NetHeaders, PacketBuilder, PacketHeaders,
+    TransportHeader, UdpHeader, VlanId,
+};
+use proptest::prelude::*;
 
+use super::*;
+use crate::action::{OutputId, RuleId, ToStack};
+
+const SENDER: [u8; 4] = [10, 0, 0, 1];
+const OUR: [u8; 4] = [10, 1, 0, 9];
+const GROUP: [u8; 4] = [239, 1, 1, 1];
+const ETH0: IfIndex = IfIndex(2);
+const LO: IfIndex = IfIndex(1);
+const UDP_CHECKSUM: usize = 14 + 20 + udp::CHECKSUM;
+
+fn output() -> PlaneOutput {
+    PlaneOutput {
+        id: OutputId(0),
+        interface: IfIndex(3),
+        source_mac: [2, 0, 0, 0, 0, 3],
+        destination_mac: [1, 0, 0x5e, 10, 1, 1],
+        source: Some(OUR.into()),
+        source_port: None,
+        destination: [239, 10, 1, 1].into(),
+        destination_port: 6000,
+        ttl: Ttl::default(),
+        dscp: Dscp::Keep,
+    }
+}
+
+fn table() -> ForwardTable {
+    let rules = [ETH0, LO].map(|interface| {
+        let key = FlowKey { interface, address: GROUP.into(), port: 5000 };
+        let id = RuleId(interface.0);
+        (key, PlaneRule { id, key, to_stack: ToStack::IfSocket, outputs: vec![output()] })
+    });
+    ForwardTable { rules: rules.into(), own: [OUR.into()].into(), loopback: Some(LO) }
+}
+
+fn header() -> Ipv4Header {
+    Ipv4Header { source: SENDER, destination: GROUP, time_to_live: 5, ..Ipv4Header::default() }
+}
+
+/// A frame to port 5000 as etherparse makes it.
+fn frame(ip: Ipv4Header, payload: &[u8]) -> Vec<u8> {
+    let ip = IpHeaders::Ipv4(ip, Ipv4Extensions::default());
+    let packet = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], [1, 0, 0x5e, 1, 1, 1]);
+    let mut bytes = Vec::new();
+    packet.ip(ip).udp(4000, 5000).write(&mut bytes, payload).unwrap();
+    bytes
+}
+
+fn here(bytes: &[u8]) -> Frame<'_> {
+    let packet_type = PacketType::Here;
+    Frame { bytes, interface: ETH0, packet_type, tagged: false, segments: 1 }
+}
+
+fn said(frame: &Frame<'_>) -> String {
+    match forward(&table(), frame) {
+        Verdict::Pass(pass) => format!("pass {}", pass.name()),
+        Verdict::Drop(rule, drop, volume) => {
+            format!("rule {} drop {} {}/{}", rule.id.0, drop.name(), volume.packets, volume.bytes)
+        }
+        Verdict::Match(found) => {
+            format!("rule {} {}/{}", found.rule.id.0, found.volume.packets, found.volume.bytes)
+        }
+    }
+}
+
+fn rewritten(bytes: &[u8], output: &PlaneOutput) -> Result<Vec<u8>, OutputDrop> {
+    let table = table();
+    let Verdict::Match(found) = forward(&table, &here(bytes)) else { panic!("no match") };
+    let mut copy = bytes.to_vec();
+    found.rewrite(output, &mut copy).map(|()| copy)
+}
+
+/// Headers as etherparse reads them, both checksums found right.
+fn judged(bytes: &[u8]) -> (Ipv4Header, UdpHeader, Vec<u8>) {
+    let packet = PacketHeaders::from_ethernet_slice(bytes).unwrap();
+    let Some(NetHeaders::Ipv4(ip, _)) = packet.net else { panic!("not IPv4") };
+    let Some(TransportHeader::Udp(udp)) = packet.transport else { panic!("not UDP") };
+    let payload = packet.payload.slice().to_vec();
+    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+    if udp.checksum != 0 {
+        let right = udp.calc_checksum_ipv4(&ip, &payload).unwrap();
+        assert_eq!(udp.checksum, if right == 0 { 0xffff } else { right });
+    }
+    (ip, udp, payload)
+}
+
+#[test]
+fn a_rewritten_frame_is_a_new_datagram_to_the_output() {
+    let port = PlaneOutput { source_port: Some(7000), ..output() };
+    let keep = PlaneOutput { source: None, ..output() };
+    let same = PlaneOutput {
+        source: None,
+        destination: GROUP.into(),
+        destination_port: 5000,
+        ttl: Ttl::Keep,
+        ..output()
+    };
+    for payload in [&b""[..], b"x", b"even", b"odd payload", &[0xff; 1472]] {
+        for (output, source, source_port) in [
+            (&output(), OUR, 4000),
+            (&port, OUR, 7000),
+            (&keep, SENDER, 4000),
+            (&same, SENDER, 4000),
+        ] {
+            let (old, _, _) = judged(&frame(header(), payload));
+            let bytes = rewritten(&frame(header(), payload), output).unwrap();
+            assert_eq!(bytes[..6], output.destination_mac);
+            assert_eq!(bytes[6..12], output.source_mac);
+            let (ip, udp, body) = judged(&bytes);
+            assert_eq!((ip.source, ip.destination), (source, output.destination.octets()));
+            assert_eq!(
+                (udp.source_port, udp.destination_port),
+                (source_port, output.destination_port)
+            );
+            assert_eq!(
+                (body, ip.total_len, ip.identification),
+                (payload.to_vec(), old.total_len, old.identification)
+            );
+        }
+    }
+}
+
+#[test]
+fn ttl_is_set_kept_or_decremented_until_it_expires() {
+    let cases = [
+        (Ttl::default(), 1, Ok(32)),
+        (Ttl::Set(std::num::NonZeroU8::MAX), 64, Ok(255)),
+        (Ttl::Keep, 1, Ok(1)),
+        (Ttl::Keep, 255, Ok(255)),
+        (Ttl::Decrement, 255, Ok(254)),
+        (Ttl::Decrement, 2, Ok(1)),
+        (Ttl::Decrement, 1, Err(OutputDrop::TtlExpired)),
+        (Ttl::Decrement, 0, Err(OutputDrop::TtlExpired)),
+    ];
+    for (ttl, time_to_live, expected) in cases {
+        let bytes = frame(Ipv4Header { time_to_live, ..header() }, b"payload");
+        let sent = rewritten(&bytes, &PlaneOutput { ttl, ..output() });
+        assert_eq!(sent.map(|bytes| judged(&bytes).0.time_to_live), expected, "{ttl:?}");
+    }
+}
+
+#[test]
+fn dscp_is_set_or_kept_and_ecn_always_kept() {
+    for (dscp, tos, expected) in [
+        (Dscp::Keep, 0xb8, 0xb8),
+        (Dscp::Keep, 0xff, 0xff),
+        (Dscp::Set(46), 0, 0xb8),
+        (Dscp::Set(46), 3, 0xbb),
+        (Dscp::Set(0), 0xfd, 1),
+        (Dscp::Set(63), 2, 0xfe),
+    ] {
+        let mut ip = header();
+        ip.dscp = (tos >> 2).try_into().unwrap();
+        ip.ecn = (tos & 3).try_into().unwrap();
+        let bytes = rewritten(&frame(ip, b"p"), &PlaneOutput { dscp, ..output() }).unwrap();
+        judged(&bytes);
+        assert_eq!(bytes[15], expected, "{dscp:?} of {tos:#x}");
+    }
+}
+
+#[test]
+fn a_udp_checksum_of_zero_stays_and_one_that_comes_out_as_zero_is_ffff() {
+    let mut none = frame(header(), b"payload");
+    none[UDP_CHECKSUM..][..2].fill(0);
+    let bytes = rewritten(&none, &output()).unwrap();
+    assert_eq!(judged(&bytes).1.checksum, 0);
+
+    let (mut out_zero, mut in_zero) = (0, 0);
+    for filler in 0..=u16::MAX {
+        let bytes = frame(header(), &filler.to_be_bytes());
+        let sent = rewritten(&bytes, &output()).unwrap();
+        in_zero += usize::from(judged(&bytes).1.checksum == 0xffff);
+        out_zero += usize::from(judged(&sent).1.checksum == 0xffff);
+        assert_ne!(judged(&sent).1.checksum, 0);
+    }
+    assert!(out_zero > 0 && in_zero > 0);
+}
+
+#[test]
+fn damage_done_before_the_relay_stays_visible() {
+    let mut bytes = frame(header(), b"payload");
+    bytes[UDP_CHECKSUM] ^= 0x40;
+    let sent = rewritten(&bytes, &output()).unwrap();
+    let PacketHeaders { net, transport, .. } = PacketHeaders::from_ethernet_slice(&sent).unwrap();
+    let Some(NetHeaders::Ipv4(ip, _)) = net else { panic!("not IPv4") };
+    let Some(TransportHeader::Udp(udp)) = transport else { panic!("not UDP") };
+    assert_ne!(udp.checksum, udp.calc_checksum_ipv4(&ip, b"payload").unwrap());
+}
+
+#[test]
+fn ip_options_and_padding_are_carried_along() {
+    let options = etherparse::Ipv4Options::from([148, 4, 0, 0, 1, 1, 1, 0]);
+    let mut bytes = frame(Ipv4Header { options: options.clone(), ..header() }, b"payload");
+    bytes.extend([0xee; 9]);
+    assert_eq!(said(&here(&bytes)), "rule 2 1/7");
+    let sent = rewritten(&bytes, &PlaneOutput { dscp: Dscp::Set(1), ..output() }).unwrap();
+    let (ip, udp, payload) = judged(&sent);
+    assert_eq!((ip.options, udp.destination_port), (options, 6000));
+    assert_eq!((&payload[..7], sent.len()), (&b"payload"[..], bytes.len()));
+}
+
+#[test]
+fn what_is_cut_short_anywhere_is_malformed() {
+    for options in [[].into(), [1; 40].into()] {
+        let bytes = frame(Ipv4Header { options, ..header() }, b"payload");
+        assert_eq!(said(&here(&bytes)), "rule 2 1/7");
+        for end in 0..bytes.len() {
+            assert_eq!(said(&here(&bytes[..end])), "pass malformed", "{end} bytes");
+            let packet_type = PacketType::Loopback;
+            let looped =
+                Frame { bytes: &bytes[14..][..end.saturating_sub(14)], packet_type, ..here(&[]) };
+            assert_eq!(said(&looped), "pass malformed", "{end} bytes");
+        }
+    }
+}
+
+#[test]
+fn lengths_that_contradict_each_other_are_malformed() {
+    let cases: [(usize, &[u8], &str); 9] = [
+        (14, &[0x44], "pass malformed"),
+        (14, &[0x65], "pass malformed"),
+        (14, &[0x4f], "pass malformed"),
+        (16, &[0, 19], "pass malformed"),
+        (16, &[0, 27], "pass malformed"),
+        (16, &[0xff, 0xff], "pass malformed"),
+        (38, &[0, 7], "pass malformed"),
+        (38, &[0, 16], "pass malformed"),
+        (38, &[0, 10], "rule 2 1/2"),
+    ];
+    for (at, patch, expected) in cases {
+        let mut bytes = frame(header(), b"payload");
+        bytes[at..at + patch.len()].copy_from_slice(patch);
+        assert_eq!(said(&here(&bytes)), expected, "{patch:?} at {at}");
+    }
+}
+
+#[test]
+fn every_frame_has_the_verdict_of_its_kind() {
+    let ip = |change: fn(&mut Ipv4Header)| {
+        let mut ip = header();
+        change(&mut ip);
+        frame(ip, b"payload")
+    };
+    let plain = ip(|_| ());
+    let own = ip(|ip| ip.source = OUR);
+    let [group, mdns, unicast, broadcast] = [
+        ip(|ip| ip.destination[3] = 2),
+        ip(|ip| ip.destination = [224, 0, 0, 251]),
+        ip(|ip| ip.destination = OUR),
+        ip(|ip| ip.destination = [255; 4]),
+    ];
+    let arp = [8u8, 6].repeat(20);
+    let loopback = PacketType::Loopback;
+    let mut tagged = Vec::new();
+    let builder = PacketBuilder::ethernet2([2; 6], [1; 6]).single_vlan(VlanId::ZERO);
+    builder.ipv4(SENDER, GROUP, 5).udp(1, 5000).write(&mut tagged, b"p").unwrap();
+    let mut ipv6 = Vec::new();
+    let builder = PacketBuilder::ethernet2([2; 6], [1; 6]).ipv6([0xfe; 16], [0xff; 16], 5);
+    builder.udp(1, 5000).write(&mut ipv6, b"p").unwrap();
+    let mut other_port = plain.clone();
+    other_port[36..38].copy_from_slice(&5001u16.to_be_bytes());
+    let mut qinq = plain.clone();
+    qinq[12..14].copy_from_slice(&TYPE_QINQ.to_be_bytes());
+    let mut tcp = plain.clone();
+    tcp[23] = 6;
+    let first = ip(|ip| ip.more_fragments = true);
+    let mut first_of_more = first.clone();
+    first_of_more[38..40].copy_from_slice(&4000u16.to_be_bytes());
+    let later = ip(|ip| ip.fragment_offset = IpFragOffset::try_new(100).unwrap());
+    let cases = [
+        ("plain", here(&plain), "rule 2 1/7"),
+        ("super-packet", Frame { segments: 7, ..here(&plain) }, "rule 2 7/7"),
+        ("other interface", Frame { interface: IfIndex(9), ..here(&plain) }, "pass no-rule"),
+        ("other group", here(&group), "pass no-rule"),
+        ("other port", here(&other_port), "pass no-rule"),
+        ("mDNS", here(&mdns), "pass no-rule"),
+        ("unicast", here(&unicast), "pass not-ours"),
+        ("broadcast", here(&broadcast), "pass not-ours"),
+        ("TCP", here(&tcp), "pass not-ours"),
+        ("IPv6", here(&ipv6), "pass not-ours"),
+        ("ARP", here(&arp), "pass not-ours"),
+        (
+            "other host",
+            Frame { packet_type: PacketType::OtherHost, ..here(&plain) },
+            "pass not-ours",
+        ),
+        ("tag in the frame", here(&tagged), "pass tagged"),
+        ("two tags", here(&qinq), "pass tagged"),
+        ("tag taken off", Frame { tagged: true, ..here(&plain) }, "pass tagged"),
+        ("first fragment", here(&first), "rule 2 drop fragment 1/7"),
+        ("first of a larger datagram", here(&first_of_more), "rule 2 drop fragment 1/7"),
+        ("later fragment", here(&later), "pass fragment"),
+        ("own", here(&own), "rule 2 drop own 1/7"),
+        ("own on lo", Frame { interface: LO, ..here(&own) }, "rule 1 1/7"),
+        (
+            "sent here",
+            Frame { packet_type: loopback, ..here(&plain[14..]) },
+            "rule 2 drop local-sender 1/7",
+        ),
+        (
+            "own copy",
+            Frame { packet_type: loopback, ..here(&own[14..]) },
+            "rule 2 drop local-sender 1/7",
+        ),
+        (
+            "sent here, no rule",
+            Frame { packet_type: loopback, ..here(&other_port[14..]) },
+            "pass no-rule",
+        ),
+    ];
+    for (what, frame, expected) in cases {
+        assert_eq!(said(&frame), expected, "{what}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..120),
+        like_ours in proptest::bits::u8::masked(0x3f),
+        packet_type in prop_oneof![
+            Just(PacketType::Here), Just(PacketType::OtherHost), Just(PacketType::Loopback)],
+        (tagged, segments) in (any::<bool>(), any::<u16>()),
+    ) {
+        let start: usize = if packet_type == PacketType::Loopback { 0 } else { 14 };
+        let model = frame(header(), &[0; 78]);
+        let places = [12..14, 14..15, 16..18, 20..24, 30..34, 36..40];
+        for (bit, place) in places.into_iter().enumerate() {
+            let Some(at) = (place.start + start).checked_sub(14) else { continue };
+            if like_ours & 1 << bit != 0 && at + place.len() <= bytes.len() {
+                bytes[at..at + place.len()].copy_from_slice(&model[place]);
+            }
+        }
+        let table = table();
+        let received = Frame { bytes: &bytes, interface: ETH0, packet_type, tagged, segments };
+        if let Verdict::Match(found) = forward(&table, &received) {
+            let mut copy = bytes.clone();
+            prop_assert!(found.rewrite(&output(), &mut copy).is_ok());
+            prop_assert_eq!(copy.len(), bytes.len());
+        }
+    }
+
+    #[test]
+    fn every_rewrite_keeps_both_checksums_right(
+        (source, destination) in (any::<[u8; 4]>(), any::<[u8; 4]>()),
+        ports in (any::<u16>(), any::<u16>()),
+        (ttl, tos) in (1..=255u8, 0..64u8),
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let ip = Ipv4Header { source: [10, 7, source[0], source[1]], time_to_live: ttl, ..header() };
+        let output = PlaneOutput {
+            source: Some(source.into()),
+            source_port: Some(ports.0),
+            destination: destination.into(),
+            destination_port: ports.1,
+            ttl: Ttl::Keep,
+            dscp: Dscp::Set(tos),
+            ..output()
+        };
+        let (_, _, body) = judged(&rewritten(&frame(ip, &payload), &output).unwrap());
+        prop_assert_eq!(body, payload);
+    }
+}

@@ -134,9 +134,15 @@ fn reconcile(
     for rule in rules {
         let key = rule.key();
         // A key that comes twice is added twice, and the table refuses it by name.
-        let there = table.entry(&key).filter(|entry| ours(entry.origin) && met.insert(key.clone()));
+        // A rule that somebody else made just so is taken over.
+        let there = table
+            .entry(&key)
+            .filter(|entry| (ours(entry.origin) || entry.rule == rule) && met.insert(key.clone()));
         edits.push(match there {
-            Some(entry) => Edit::Replace(key, Entry { rule, origin: entry.origin }),
+            Some(entry) if ours(entry.origin) => {
+                Edit::Replace(key, Entry { rule, origin: entry.origin })
+            }
+            Some(_) => Edit::Replace(key, Entry { rule, origin }),
             None => Edit::Add(Entry { rule, origin }),
         });
     }

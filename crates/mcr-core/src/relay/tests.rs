@@ -1,304 +1,12 @@
-use std::time::UNIX_EPOCH;
-
-use proptest::prelude::*;
+mod history;
+mod world;
 
 use super::*;
 use crate::action::PlaneChange;
-use crate::api::{Change, RuleSpec, RuleStats};
-use crate::link::{Link, LinkKind};
+use crate::api::{Change, RuleSpec};
 use crate::refusal::Code;
-use crate::resolve::resolve;
 use crate::rule::{Origin, Rule};
-
-/// A kernel and a data plane that do what the relay asks, unless told to refuse, and that judge
-/// every action.
-struct World {
-    relay: Relay,
-    now: Instant,
-    links: Links,
-    joined: BTreeSet<Membership>,
-    refuse_group: Option<Ipv4Addr>,
-    plane: BTreeMap<RuleId, PlaneRule>,
-    own: BTreeSet<Ipv4Addr>,
-    inputs: BTreeSet<IfIndex>,
-    refuse_plane: RefusePlane,
-    counters: Counters,
-    asked: BTreeSet<RequestId>,
-    replies: BTreeMap<RequestId, Result<Change, Refusal>>,
-    /// What the last step did.
-    did: Vec<Action>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum RefusePlane {
-    Nothing,
-    Input(u32),
-    Times(u32),
-}
-
-impl World {
-    /// lo, and eth0 to eth2 with the indexes 2 to 4.
-    fn new() -> Self {
-        Self::with_limits(Limits { rules: 100, outputs: 100 })
-    }
-
-    fn with_limits(limits: Limits) -> Self {
-        let mut world = Self {
-            relay: Relay::new(limits, 7),
-            now: Instant::now(),
-            links: Links::default(),
-            joined: BTreeSet::new(),
-            refuse_group: None,
-            plane: BTreeMap::new(),
-            own: BTreeSet::new(),
-            inputs: BTreeSet::new(),
-            refuse_plane: RefusePlane::Nothing,
-            counters: Counters::default(),
-            asked: BTreeSet::new(),
-            replies: BTreeMap::new(),
-            did: Vec::new(),
-        };
-        world.link(|links| {
-            let lo = Link { kind: LinkKind::Loopback, ..link(1, "127.0.0.1") };
-            links.insert("lo".parse().unwrap(), lo);
-            for n in 0..3 {
-                let name = format!("eth{n}").parse().unwrap();
-                links.insert(name, link(n + 2, &format!("10.{n}.0.9")));
-            }
-        });
-        world
-    }
-
-    fn link(&mut self, change: impl FnOnce(&mut BTreeMap<crate::flow::InterfaceName, Link>)) {
-        change(&mut self.links.0);
-        self.relay.handle_links(self.links.clone(), self.now);
-        self.settle();
-    }
-
-    fn ask(&mut self, request: Request, guard: Guard) -> RequestId {
-        let id = RequestId(self.asked.len() as u64);
-        self.asked.insert(id);
-        self.relay.handle_request(id, request, guard, self.now);
-        id
-    }
-
-    /// Asks, carries everything out, and sees to it that a refusal has changed nothing.
-    fn guarded(&mut self, request: Request, guard: Guard) -> Result<Change, Refusal> {
-        let before = self.everything();
-        let id = self.ask(request, guard);
-        self.settle();
-        let reply = self.replies[&id].clone();
-        if reply.is_err() || guard.dry_run {
-            assert_eq!(self.everything(), before, "{reply:?} has changed something");
-        }
-        reply
-    }
-
-    fn request(&mut self, request: Request) -> Result<Change, Refusal> {
-        self.guarded(request, Guard::default())
-    }
-
-    fn steps(&mut self, steps: Vec<RuleStep>) -> Result<Change, Refusal> {
-        self.request(Request::Steps(steps))
-    }
-
-    fn add(&mut self, rule: Rule) -> Change {
-        self.steps(vec![RuleStep::Add(rule)]).unwrap()
-    }
-
-    fn wait(&mut self, time: Duration) {
-        self.now += time;
-        self.relay.handle_timeout(self.now);
-        self.settle();
-    }
-
-    fn count(&mut self, name: &str, packets: u64) {
-        let running = self.relay.running[&RuleKey::from_user(name)].clone();
-        let volume = Volume { packets, bytes: packets * 100 };
-        let counters = &mut self.counters.rules[running.id.0 as usize];
-        (counters.received, counters.matched) = (volume, volume);
-        for output in &running.outputs {
-            let counters = &mut self.counters.outputs[output.id.0 as usize];
-            (counters.offered, counters.forwarded) = (volume, volume);
-        }
-        self.relay.handle_counters(self.counters.clone(), self.now);
-    }
-
-    fn clocks(&self) -> Now {
-        Now { monotonic: self.now, wall: UNIX_EPOCH + Duration::from_secs(86400) }
-    }
-
-    fn stats(&self, name: &str) -> RuleStats {
-        let key = RuleKey::from_user(name);
-        self.relay.stats(Some(&key), self.clocks(), &BTreeMap::new()).unwrap().remove(0)
-    }
-
-    /// The state of a rule, with its reason.
-    fn state(&self, name: &str) -> String {
-        let list = self.relay.list(Some(&RuleKey::from_user(name)), self.clocks()).unwrap();
-        let view = &list.rules[0];
-        view.reason.iter().fold(view.state.clone(), |state, why| format!("{state}: {why}"))
-    }
-
-    fn ids(&self, name: &str) -> (RuleId, Vec<OutputId>) {
-        let running = &self.relay.running[&RuleKey::from_user(name)];
-        (running.id, running.outputs.iter().map(|output| output.id).collect())
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.relay.table.iter().map(|(key, _)| key.as_str()).collect()
-    }
-
-    fn everything(&self) -> String {
-        let relay = &self.relay;
-        let core = (&relay.table, &relay.running, &relay.memberships, relay.generation);
-        let world = (&self.joined, &self.plane, &self.own, &self.inputs, relay.ids_in_use());
-        format!("{core:#?}\n{world:#?}")
-    }
-
-    /// Carries out all actions, then compares the world with what the rules ask for.
-    fn settle(&mut self) {
-        self.did.clear();
-        let held = self.joined.clone();
-        while let Some(action) = self.relay.poll_action() {
-            self.did.push(action.clone());
-            match action {
-                Action::Join(groups) => {
-                    let results = groups.into_iter().map(|group| (group, self.join(group)));
-                    let results = results.collect();
-                    self.relay.handle_joined(results);
-                }
-                Action::Apply(change) => {
-                    let result = self.apply(change);
-                    self.relay.handle_applied(result);
-                }
-                Action::Leave(groups) => groups.iter().for_each(|group| {
-                    assert!(self.joined.remove(group), "left {group:?}, which is not joined");
-                }),
-                Action::Reply(id, result) => {
-                    assert!(self.asked.contains(&id));
-                    assert!(self.replies.insert(id, result).is_none(), "two replies to {id:?}");
-                }
-                Action::SaveRuntime => {}
-            }
-        }
-        let left: BTreeSet<Membership> = self.did.iter().flat_map(leaves).collect();
-        assert_eq!(held.intersection(&left).find(|group| self.joined.contains(group)), None);
-        self.judge();
-    }
-
-    fn join(&mut self, membership: Membership) -> Result<(), Refusal> {
-        if self.refuse_group == Some(membership.group) {
-            return Err(Refusal::new(Code::Join, "igmp_max_memberships", "raise it"));
-        }
-        assert!(self.joined.insert(membership), "{membership:?} joined twice");
-        Ok(())
-    }
-
-    fn apply(&mut self, change: PlaneChange) -> Result<(), PlaneRefusal> {
-        let installed: Vec<RuleId> = change.install.iter().map(|rule| rule.id).collect();
-        let unique: BTreeSet<&RuleId> = installed.iter().chain(&change.remove).collect();
-        assert_eq!(unique.len(), installed.len() + change.remove.len(), "{change:?}");
-        for rule in &change.install {
-            let old = self.plane.get(&rule.id);
-            assert_ne!(old, Some(rule), "an unchanged rule is installed");
-        }
-        assert!(change.fresh_rules.iter().all(|id| !self.plane.contains_key(id)), "{change:?}");
-        let live: BTreeSet<OutputId> =
-            self.plane.values().flat_map(|rule| rule.outputs.iter().map(|o| o.id)).collect();
-        assert!(change.fresh_outputs.iter().all(|id| !live.contains(id)), "{change:?}");
-        let refusal = || Refusal::new(Code::Plane, "the plane says no", "try later");
-        match &mut self.refuse_plane {
-            RefusePlane::Input(index) if change.inputs.contains(&IfIndex(*index)) => {
-                let interface = Some(IfIndex(*index));
-                return Err(PlaneRefusal { interface, refusal: refusal() });
-            }
-            RefusePlane::Times(times) if *times > 0 => {
-                *times -= 1;
-                return Err(PlaneRefusal { interface: None, refusal: refusal() });
-            }
-            RefusePlane::Nothing | RefusePlane::Input(_) | RefusePlane::Times(_) => {}
-        }
-        for id in &change.remove {
-            assert!(self.plane.remove(id).is_some(), "{id:?} is not there to remove");
-        }
-        self.plane.extend(change.install.into_iter().map(|rule| (rule.id, rule)));
-        for id in change.fresh_rules {
-            let end = self.counters.rules.len().max(id.0 as usize + 1);
-            self.counters.rules.resize(end, RuleCounters::default());
-            self.counters.rules[id.0 as usize] = RuleCounters::default();
-        }
-        for id in change.fresh_outputs {
-            let end = self.counters.outputs.len().max(id.0 as usize + 1);
-            self.counters.outputs.resize(end, OutputCounters::default());
-            self.counters.outputs[id.0 as usize] = OutputCounters::default();
-        }
-        (self.own, self.inputs) = (change.own, change.inputs);
-        Ok(())
-    }
-
-    fn judge(&self) {
-        let relay = &self.relay;
-        assert_eq!(self.asked, self.replies.keys().copied().collect(), "requests and replies");
-        let (mut plane, mut joined) = (BTreeMap::new(), BTreeSet::new());
-        let (mut outputs, mut rules) = (BTreeSet::new(), BTreeSet::new());
-        for (key, entry) in relay.table.iter() {
-            let running = &relay.running[key];
-            assert!(rules.insert(running.id), "{:?} twice", running.id);
-            assert_eq!(running.outputs.len(), entry.rule.outputs.len());
-            for output in &running.outputs {
-                assert!(outputs.insert(output.id), "{:?} twice", output.id);
-            }
-            let failed = matches!(running.problem, Some(Problem::Failed(_)));
-            let resolved = resolve(&entry.rule, &self.links);
-            let runs = entry.rule.enabled && !failed;
-            let Some(mut wanted) = resolved.plane.filter(|_| runs) else { continue };
-            wanted.id = running.id;
-            for (output, position) in wanted.outputs.iter_mut().zip(resolved.positions) {
-                output.id = running.outputs[position].id;
-            }
-            let PlaneRule { key, id, .. } = wanted;
-            let membership = Membership { interface: key.interface, group: key.address };
-            joined.extend(Some(membership).filter(|_| entry.rule.join));
-            plane.insert(id, wanted);
-        }
-        assert_eq!((relay.running.len(), relay.ids_in_use()), (rules.len(), (rules.len(), outputs.len())));
-        assert_eq!(self.plane, plane, "the plane is not what the rules ask for");
-        assert_eq!(self.joined, joined, "the groups are not what the rules ask for");
-        assert_eq!(self.joined, relay.memberships.keys().copied().collect());
-        assert_eq!(self.inputs, plane.values().map(|rule| rule.key.interface).collect());
-        let sources = plane.values().flat_map(|rule| &rule.outputs).filter_map(|o| o.source);
-        let own = sources.filter(|source| self.links.is_local((*source).into())).collect();
-        assert_eq!(self.own, own);
-        let failed = relay.running.values().any(|r| matches!(r.problem, Some(Problem::Failed(_))));
-        assert!(!failed || relay.poll_timeout().is_some(), "a failed rule is never tried again");
-    }
-
-    fn changes(&self) -> Vec<&PlaneChange> {
-        let change = |action| match action {
-            &Action::Apply(ref change) => Some(change),
-            Action::Join(_) | Action::Leave(_) | Action::Reply(..) | Action::SaveRuntime => None,
-        };
-        self.did.iter().filter_map(change).collect()
-    }
-}
-
-fn leaves(action: &Action) -> Vec<Membership> {
-    if let Action::Leave(groups) = action { groups.clone() } else { Vec::new() }
-}
-
-fn link(index: u32, address: &str) -> Link {
-    Link {
-        index: IfIndex(index),
-        kind: LinkKind::Ethernet,
-        up: true,
-        mac: [2, 0, 0, 0, 0, index as u8],
-        mtu: 1500,
-        addresses: vec![address.parse().unwrap()],
-        shared: false,
-        mc_forwarding: false,
-    }
-}
+use world::{RefusePlane, World, link};
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Rule {
     let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
@@ -381,7 +89,8 @@ fn rules_swap_inputs_and_names_in_one_request() {
     let (a, b) = (world.ids("a").0, world.ids("b").0);
     world.steps(vec![replace("a", plain("a", 2)), replace("b", plain("b", 1))]).unwrap();
     assert_eq!((world.ids("a").0, world.ids("b").0), (a, b));
-    let via = vec![replace("a", plain("t", 2)), replace("b", plain("a", 1)), replace("t", plain("b", 2))];
+    let via =
+        vec![replace("a", plain("t", 2)), replace("b", plain("a", 1)), replace("t", plain("b", 2))];
     world.steps(via).unwrap();
     assert_eq!((world.ids("a").0, world.ids("b").0), (b, a));
     assert!(world.changes().is_empty(), "{:?}", world.did);
@@ -423,7 +132,10 @@ fn apply_makes_the_rules_equal_and_an_empty_one_must_be_meant() {
     assert!(!world.request(apply(rules.clone(), false)).unwrap().changed);
     let origins: Vec<Origin> = world.relay.table.iter().map(|(_, entry)| entry.origin).collect();
     assert_eq!(origins, [Origin::Runtime, Origin::Runtime, Origin::File]);
-    assert_eq!(world.request(apply(vec![plain("a", 1), plain("a", 2)], false)).unwrap_err().code, Code::Conflict);
+    assert_eq!(
+        world.request(apply(vec![plain("a", 1), plain("a", 2)], false)).unwrap_err().code,
+        Code::Conflict
+    );
     assert_eq!(world.request(apply(vec![], false)).unwrap_err().code, Code::Invalid);
     assert_eq!(world.request(apply(vec![], true)).unwrap().removed, ["a", "c", "f"]);
 }
@@ -435,7 +147,8 @@ fn reload_changes_file_rules_only_and_only_those_that_differ() {
     world.request(Request::Reload(vec![plain("a", 1), plain("b", 2), unnamed.clone()])).unwrap();
     world.add(plain("r", 3));
     world.request(put(plain("b", 4))).unwrap();
-    let change = world.request(Request::Reload(vec![plain("b", 2), plain("c", 1), unnamed])).unwrap();
+    let change =
+        world.request(Request::Reload(vec![plain("b", 2), plain("c", 1), unnamed])).unwrap();
     assert_eq!(change.removed, ["a"]);
     assert_eq!((change.added, change.replaced), (vec!["c".into()], vec!["b".into()]));
     assert_eq!(world.keys(), ["239.1.1.9:5000@eth0", "b", "c", "r"]);
@@ -497,7 +210,12 @@ fn a_refused_join_refuses_an_add_and_only_its_own_rule_of_a_reload() {
     world.wait(RETRY - Duration::from_millis(1));
     assert_eq!(world.did, []);
     world.wait(Duration::from_millis(1));
-    assert_eq!(world.changes().len() + world.did.len(), 1, "one more refused join: {:?}", world.did);
+    assert_eq!(
+        world.changes().len() + world.did.len(),
+        1,
+        "one more refused join: {:?}",
+        world.did
+    );
     world.refuse_group = None;
     world.wait(RETRY);
     assert_eq!((world.state("f2"), world.relay.poll_timeout()), ("idle".into(), None));
@@ -505,13 +223,16 @@ fn a_refused_join_refuses_an_add_and_only_its_own_rule_of_a_reload() {
 
 #[test]
 fn a_refusing_plane_refuses_an_add_and_fails_the_rules_of_a_reload_it_cannot_run() {
-    let on_eth2 = |n: u8| rule(&format!("two{n}"), &format!("239.1.2.{n}:5@eth2"), &["225.1.1.9@eth1"]);
+    let on_eth2 =
+        |n: u8| rule(&format!("two{n}"), &format!("239.1.2.{n}:5@eth2"), &["225.1.1.9@eth1"]);
     let mut world = World::new();
     world.request(Request::Reload(vec![plain("a", 1)])).unwrap();
     world.refuse_plane = RefusePlane::Input(4);
     let refused = world.steps(vec![RuleStep::Add(plain("b", 2)), RuleStep::Add(on_eth2(1))]);
     assert_eq!(refused.unwrap_err().code, Code::Plane);
-    world.request(Request::Reload(vec![plain("a", 1), plain("b", 2), on_eth2(1), on_eth2(2)])).unwrap();
+    world
+        .request(Request::Reload(vec![plain("a", 1), plain("b", 2), on_eth2(1), on_eth2(2)]))
+        .unwrap();
     let states = ["a", "b", "two1", "two2"].map(|name| world.state(name));
     let failed = "failed: the plane says no (try later)";
     assert_eq!(states, ["idle", "idle", failed, failed]);
@@ -552,12 +273,17 @@ fn a_rule_waits_for_its_interfaces_and_follows_them() {
     assert_eq!(world.plane[&ids.0].outputs.len(), 1);
     world.link(|links| drop(links.remove(&eth7)));
     assert_eq!((world.joined.len(), world.plane.len()), (1, 1));
-    world.link(|links| drop((links.insert(eth7, link(27, "10.7.0.9")), links.insert(eth2, link(28, "10.2.0.8")))));
+    world.link(|links| {
+        drop((links.insert(eth7, link(27, "10.7.0.9")), links.insert(eth2, link(28, "10.2.0.8"))))
+    });
     assert_eq!((world.state("a"), world.ids("a")), ("idle".into(), ids));
 
     let eth1 = "eth1".parse().unwrap();
-    world.link(|links| links.get_mut(&eth1).unwrap().addresses = vec!["10.1.0.77".parse().unwrap()]);
-    assert!(world.own.contains(&[10, 1, 0, 77].into()) && !world.own.contains(&[10, 1, 0, 9].into()));
+    world
+        .link(|links| links.get_mut(&eth1).unwrap().addresses = vec!["10.1.0.77".parse().unwrap()]);
+    assert!(
+        world.own.contains(&[10, 1, 0, 77].into()) && !world.own.contains(&[10, 1, 0, 9].into())
+    );
     assert_eq!(world.changes()[0].install.len(), 2);
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
     assert_eq!(world.did, [], "an MTU is no business of the plane");
@@ -572,7 +298,10 @@ fn a_disabled_rule_keeps_its_ids_and_counters() {
     world.count("a", 5);
     let ids = world.ids("a");
     world.request(put(Rule { enabled: false, ..plain("a", 1) })).unwrap();
-    assert_eq!((world.state("a"), world.plane.len(), world.joined.len()), ("disabled".into(), 0, 0));
+    assert_eq!(
+        (world.state("a"), world.plane.len(), world.joined.len()),
+        ("disabled".into(), 0, 0)
+    );
     world.request(put(plain("a", 1))).unwrap();
     assert_eq!(world.ids("a"), ids);
     let [change] = world.changes()[..] else { panic!("{:?}", world.did) };
@@ -609,7 +338,10 @@ fn limits_hold_for_rules_and_outputs_together() {
     assert_eq!(world.request(put(many(3))).unwrap_err().code, Code::Capacity);
     world.request(put(many(2))).unwrap();
     assert_eq!(world.request(put(plain("c", 3))).unwrap_err().code, Code::Capacity);
-    assert_eq!(world.request(Request::Reload(vec![plain("c", 3)])).unwrap_err().code, Code::Capacity);
+    assert_eq!(
+        world.request(Request::Reload(vec![plain("c", 3)])).unwrap_err().code,
+        Code::Capacity
+    );
     world.steps(vec![RuleStep::Add(plain("c", 3)), remove("a")]).unwrap();
 }
 
@@ -642,6 +374,29 @@ fn a_circle_stays_broken_when_the_address_that_broke_it_leaves_the_host() {
     let sent = world.plane.values().flat_map(|rule| &rule.outputs).filter_map(|o| o.source);
     let known: Vec<bool> = sent.map(|source| world.own.contains(&source)).collect();
     assert!(known.len() < 2 || known.contains(&true), "packets go round for ever");
+}
+
+#[test]
+fn a_circle_for_want_of_an_address_leaves_the_other_rules_of_a_reload_running() {
+    let mut world = World::new();
+    let there = rule("there", "239.1.1.1:5@eth0", &["10.77.0.1@239.1.1.1:5@eth1"]);
+    let back = rule("back", "239.1.1.1:5@eth1", &["10.77.0.1@239.1.1.1:5@eth0"]);
+    world.request(Request::Reload(vec![there, back, plain("a", 2)])).unwrap();
+    assert_eq!(world.state("a"), "idle");
+    assert!(world.plane.len() < 3, "the circle runs");
+}
+
+#[test]
+fn a_start_takes_the_rules_of_files_and_those_kept_from_before() {
+    let mut world = World::new();
+    let absent = rule("absent", "239.1.1.7:5000@eth7", &["225.1.1.7@eth1"]);
+    let (file, runtime) = (vec![plain("f", 1), absent], vec![plain("r", 2)]);
+    world.request(Request::Start { file, runtime }).unwrap();
+    let origins = world.relay.table.iter().map(|(key, entry)| (key.as_str(), entry.origin));
+    let expected = [("absent", Origin::File), ("f", Origin::File), ("r", Origin::Runtime)];
+    assert_eq!(origins.collect::<Vec<_>>(), expected);
+    assert!(world.state("absent").starts_with("waiting: "));
+    assert_eq!(world.relay.runtime_rules().count(), 1);
 }
 
 #[test]
@@ -703,154 +458,4 @@ fn a_rule_is_forwarding_for_two_seconds_after_its_last_packet() {
     let states = world.relay.states(world.clocks());
     assert_eq!((states["idle"], states["forwarding"], states.len()), (2, 0, 5));
     assert_eq!(world.relay.counter_bounds(), (2, 2));
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Request(Request, bool),
-    Link(u32, u8),
-    Refuse(Option<u8>, RefusePlane),
-    Time,
-}
-
-fn random_rule() -> impl Strategy<Value = Rule> {
-    (0..4usize, 0..6u8, 1..8u8, 0..8u8).prop_map(|(name, input, outputs, options)| {
-        let input = format!("239.1.1.{}:5000@eth{}", input / 2, input % 2);
-        let places = ["225.1.1.1@eth1", "10.2.0.9@225.1.1.2@eth2", "keep@225.1.1.3@eth0"];
-        let outputs: Vec<&str> =
-            (0..3).filter(|n| outputs & 1 << n != 0).map(|n| places[n]).collect();
-        let rule = rule(["", "a", "b", "c"][name], &input, &outputs);
-        Rule { enabled: options != 0, join: options != 1, ..rule }
-    })
-}
-
-fn random_key() -> impl Strategy<Value = RuleKey> {
-    prop_oneof![Just("a"), Just("b"), Just("c"), Just("239.1.1.0:5000@eth0")]
-        .prop_map(RuleKey::from_user)
-}
-
-fn random_event() -> impl Strategy<Value = Event> {
-    let step = prop_oneof![
-        3 => random_rule().prop_map(RuleStep::Add),
-        2 => (random_key(), random_rule()).prop_map(|(key, rule)| RuleStep::Replace(key, rule)),
-        2 => random_key().prop_map(RuleStep::Remove),
-    ];
-    let rules = || proptest::collection::vec(random_rule(), 0..4);
-    let request = prop_oneof![
-        4 => proptest::collection::vec(step, 1..4).prop_map(Request::Steps),
-        2 => random_rule().prop_map(put),
-        2 => (rules(), any::<bool>())
-            .prop_map(|(rules, allow_empty)| Request::Apply { rules, allow_empty }),
-        2 => rules().prop_map(Request::Reload),
-    ];
-    let plane = prop_oneof![
-        4 => Just(RefusePlane::Nothing),
-        1 => (2..4u32).prop_map(RefusePlane::Input),
-        1 => Just(RefusePlane::Times(1)),
-    ];
-    prop_oneof![
-        6 => (request, prop::bool::weighted(0.1)).prop_map(|(r, dry)| Event::Request(r, dry)),
-        2 => (0..3u32, 0..5u8).prop_map(|(n, change)| Event::Link(n, change)),
-        1 => (proptest::option::of(0..3u8), plane).prop_map(|(join, plane)| Event::Refuse(join, plane)),
-        1 => Just(Event::Time),
-    ]
-}
-
-type Model = BTreeMap<RuleKey, (Rule, Origin)>;
-
-/// The rules after a request, if their text allows it.
-fn after(model: &Model, request: &Request) -> Option<Model> {
-    let mut rules = model.clone();
-    let mut put = |rules: &mut Model, rule: &Rule, origin| {
-        rules.insert(rule.key(), (rule.clone(), origin)).is_none().then_some(())
-    };
-    match request {
-        Request::Steps(steps) => {
-            for step in steps {
-                match step {
-                    RuleStep::Add(rule) => put(&mut rules, rule, Origin::Runtime)?,
-                    RuleStep::Replace(key, rule) => {
-                        let (_, origin) = rules.remove(key)?;
-                        put(&mut rules, rule, origin)?;
-                    }
-                    RuleStep::Remove(key) => drop(rules.remove(key)?),
-                }
-            }
-        }
-        Request::Put(key, rule) => {
-            let origin = rules.remove(key).map_or(Origin::Runtime, |(_, origin)| origin);
-            put(&mut rules, rule, origin)?;
-        }
-        Request::Apply { rules: all, allow_empty } => {
-            (!all.is_empty() || *allow_empty).then_some(())?;
-            rules.clear();
-            for rule in all {
-                let origin = model.get(&rule.key()).map_or(Origin::Runtime, |(_, origin)| *origin);
-                put(&mut rules, rule, origin)?;
-            }
-        }
-        Request::Reload(all) => {
-            rules.retain(|_, (_, origin)| *origin == Origin::Runtime);
-            all.iter().try_for_each(|rule| put(&mut rules, rule, Origin::File))?;
-        }
-        Request::Start { .. } => return None,
-    }
-    let inputs: BTreeSet<_> = rules.values().map(|(rule, _)| &rule.input).collect();
-    (inputs.len() == rules.len()).then_some(rules)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_history_leaves_the_world_as_the_rules_say(
-        events in proptest::collection::vec(random_event(), 1..25),
-    ) {
-        let mut world = World::new();
-        let mut model = Model::new();
-        for event in events {
-            match event {
-                Event::Request(request, dry_run) => {
-                    let wanted = after(&model, &request);
-                    let calm = world.refuse_group.is_none() && world.refuse_plane == RefusePlane::Nothing;
-                    let strict = request.is_strict();
-                    let reply = world.guarded(request, Guard { generation: None, dry_run });
-                    let missing = |wanted: &Model| wanted.iter().any(|(key, now)| {
-                        let changed = model.get(key) != Some(now);
-                        changed && now.0.enabled && resolve(&now.0, &world.links).missing.is_some()
-                    });
-                    match (reply, wanted) {
-                        (Ok(change), Some(wanted)) => {
-                            prop_assert_eq!(change.generation, world.relay.generation());
-                            prop_assert!(!(strict && missing(&wanted)), "{:?}", wanted);
-                            model = if dry_run { model } else { wanted };
-                        }
-                        (Ok(change), None) => prop_assert!(false, "not refused: {:?}", change),
-                        (Err(refusal), Some(wanted)) => prop_assert!(
-                            strict && (missing(&wanted) || !calm), "{}", refusal),
-                        (Err(_), None) => {}
-                    }
-                }
-                Event::Link(n, change) => world.link(|links| {
-                    let name = format!("eth{n}").parse().unwrap();
-                    let new = link(n + 2, &format!("10.{n}.0.9"));
-                    let there = links.entry(name).or_insert(new);
-                    match change {
-                        0 => drop(links.remove(&format!("eth{n}").parse().unwrap())),
-                        1 => there.index.0 += 10,
-                        2 => there.up = !there.up,
-                        3 => there.addresses.clear(),
-                        _ => there.addresses = vec![[10, n as u8, 0, 9].into()],
-                    }
-                }),
-                Event::Refuse(group, plane) => {
-                    world.refuse_group = group.map(|n| [239, 1, 1, n].into());
-                    world.refuse_plane = plane;
-                }
-                Event::Time => world.wait(RETRY),
-            }
-            let rules = world.relay.table.iter().map(|(k, e)| (k.clone(), (e.rule.clone(), e.origin)));
-            prop_assert_eq!(&rules.collect::<Model>(), &model);
-        }
-    }
 }

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use super::{Guard, Problem, RETRY, Relay, Request, Running, RunningOutput, Work};
 use crate::action::{
-    Action, Membership, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId, RuleId,
+    Action, Membership, OutputCounters, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId,
+    RuleCounters, RuleId,
 };
 use crate::api::Change;
 use crate::link::IfIndex;
@@ -105,14 +106,11 @@ impl Relay {
             Work::Links(links, now) => {
                 if links != self.links {
                     self.links = links;
-                    self.begin_again(now, |_| true);
+                    self.begin_again(now);
                 }
             }
-            Work::Retry(now) => {
-                self.begin_again(now, |running| {
-                    matches!(running.problem, Some(Problem::Failed(_)))
-                });
-            }
+            // All rules, not only the failed: an aborted change of the links is made up for too.
+            Work::Retry(now) => self.begin_again(now),
         }
     }
 
@@ -126,10 +124,10 @@ impl Relay {
         self.refuse_stale(guard)?;
         let strict = request.is_strict();
         let edits = request.edits(&self.table)?;
-        let differences = self.table.change(edits, &self.links)?;
+        let differences = self.table.change(edits)?;
         let changed: Vec<(RuleKey, Arc<Entry>)> =
             differences.iter().filter_map(|difference| difference.after.clone()).collect();
-        let refused = if strict { self.refuse_missing(&changed) } else { Ok(()) };
+        let refused = if strict { self.refuse_missing(&differences) } else { Ok(()) };
         let refused = refused.and_then(|()| self.refuse_too_many());
         if let Err(refusal) = refused {
             self.table.revert(differences);
@@ -148,28 +146,25 @@ impl Relay {
     }
 
     /// The same rules on a changed machine, or once more.
-    fn begin_again(&mut self, now: Instant, which: impl Fn(&Running) -> bool) {
-        let touched = self.running.iter().filter(|(_, running)| which(running));
-        let touched = touched
-            .filter_map(|(key, _)| Some((key.clone(), Arc::clone(self.table.entry(key)?))))
-            .collect();
+    fn begin_again(&mut self, now: Instant) {
+        let all = self.table.iter();
+        let touched = all.map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect();
         self.start(Transaction::new(None, false, Vec::new(), now), touched);
     }
 
     /// Finds out what the touched rules shall be, and asks for the groups they need.
     fn start(&mut self, mut transaction: Transaction, touched: Vec<(RuleKey, Arc<Entry>)>) {
-        let mut renamed = BTreeMap::new();
+        let mut befores = BTreeMap::new();
         for difference in &transaction.differences {
-            if let (Some((before, entry)), Some((after, _))) =
-                (&difference.before, &difference.after)
-            {
-                renamed.insert(after.clone(), (before.clone(), Arc::clone(entry)));
+            if let Some((key, _)) = &difference.after {
+                befores.insert(key.clone(), difference.before.clone());
             }
         }
         for (key, entry) in touched {
-            let (old_key, old_entry) =
-                renamed.remove(&key).unwrap_or_else(|| (key.clone(), Arc::clone(&entry)));
-            let old = self.running.get(&old_key).map(|running| (running.clone(), old_entry));
+            // A rule that no difference names is what it was.
+            let before = befores.remove(&key).unwrap_or_else(|| Some((key.clone(), entry.clone())));
+            let old =
+                before.and_then(|(key, entry)| Some((self.running.get(&key)?.clone(), entry)));
             let next = self.next_of(&entry.rule, old, &mut transaction);
             transaction.next.insert(key, next);
         }
@@ -236,6 +231,9 @@ impl Relay {
                 }
                 plane
             });
+            if let Err(circle) = self.table.refuse_circle(&rule.key(), rule, &self.links) {
+                (next.plane, next.missing) = (None, Some(circle));
+            }
             next.membership = next.plane.as_ref().filter(|_| rule.join).map(|plane| Membership {
                 interface: plane.key.interface,
                 group: plane.key.address,
@@ -336,6 +334,7 @@ impl Relay {
 
     fn commit(&mut self, transaction: Transaction, change: PlaneChange) {
         (self.own, self.inputs) = (change.own, change.inputs);
+        self.zero_counters(&change.fresh_rules, &change.fresh_outputs);
         let befores = transaction.differences.iter().filter_map(|d| d.before.as_ref());
         let mut old: Vec<Running> =
             befores.filter_map(|(key, _)| self.running.remove(key)).collect();
@@ -350,7 +349,8 @@ impl Relay {
         self.settle_memberships(&transaction.joined);
 
         let failed = |running: &Running| matches!(running.problem, Some(Problem::Failed(_)));
-        self.retry_at = self.running.values().any(failed).then(|| transaction.now + RETRY);
+        let failed = self.running.values().any(failed);
+        self.retry_at = failed.then(|| self.retry_at.unwrap_or(transaction.now + RETRY));
         if !transaction.differences.is_empty() {
             self.generation += 1;
             if transaction.differences.iter().any(is_runtime) {
@@ -360,6 +360,20 @@ impl Relay {
         if let Some(id) = transaction.reply_to {
             let change = self.describe(&transaction.differences, false);
             self.actions.push_back(Action::Reply(id, Ok(change)));
+        }
+    }
+
+    /// What an earlier owner of the ids has counted is not the new one's.
+    fn zero_counters(&mut self, rules: &[RuleId], outputs: &[OutputId]) {
+        for id in rules {
+            if let Some(counters) = self.counters.rules.get_mut(id.0 as usize) {
+                *counters = RuleCounters::default();
+            }
+        }
+        for id in outputs {
+            if let Some(counters) = self.counters.outputs.get_mut(id.0 as usize) {
+                *counters = OutputCounters::default();
+            }
         }
     }
 
@@ -418,10 +432,23 @@ impl Relay {
         }
     }
 
-    fn refuse_missing(&self, changed: &[(RuleKey, Arc<Entry>)]) -> Result<(), Refusal> {
-        let enabled = changed.iter().filter(|(_, entry)| entry.rule.enabled);
-        for (key, entry) in enabled {
-            if let Some(refusal) = resolve(&entry.rule, &self.links).missing {
+    /// Refuses a rule that cannot run here, unless only its name or comment has changed.
+    fn refuse_missing(&self, differences: &[Difference]) -> Result<(), Refusal> {
+        for difference in differences {
+            let Some((key, entry)) = &difference.after else { continue };
+            let before = difference.before.as_ref().map(|(_, before)| &before.rule);
+            let rule = &entry.rule;
+            let same = before.is_some_and(|before| {
+                let runs = |rule: &Rule| (rule.enabled, rule.join, rule.local);
+                before.input == rule.input
+                    && before.outputs == rule.outputs
+                    && runs(before) == runs(rule)
+            });
+            if same || !rule.enabled {
+                continue;
+            }
+            self.table.refuse_circle(key, rule, &self.links)?;
+            if let Some(refusal) = resolve(rule, &self.links).missing {
                 return Err(refusal.about(format_args!("rule {key}")));
             }
         }

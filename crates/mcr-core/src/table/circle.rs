@@ -13,8 +13,9 @@ use crate::refusal::{Code, Refusal};
 use crate::rule::{Output, Rule, RuleKey};
 
 impl RuleTable {
-    /// Refuses a rule from which a packet could come back to it unrecognised.
-    pub(super) fn refuse_circle(
+    /// Refuses a rule from which a packet could come back to it unrecognised. Without links, every
+    /// fixed source counts as an address of this host.
+    pub(crate) fn refuse_circle(
         &self,
         start: &RuleKey,
         rule: &Rule,

@@ -49,7 +49,9 @@ fn check(table: &ForwardTable, expected: &VectorFrame, about: &str) {
     };
     let matched = match forward(table, &frame) {
         Verdict::Pass(pass) => return assert_eq!(pass.name(), expected.verdict, "{about}"),
-        Verdict::Drop(_, reason, _) => return assert_eq!(reason.name(), expected.verdict, "{about}"),
+        Verdict::Drop(_, reason, _) => {
+            return assert_eq!(reason.name(), expected.verdict, "{about}");
+        }
         Verdict::Match(matched) => matched,
     };
     assert_eq!("forwarded", expected.verdict, "{about}");
