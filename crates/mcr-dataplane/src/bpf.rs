@@ -12,13 +12,14 @@ mod pins;
 use std::os::fd::OwnedFd;
 
 use aya::maps::MapData;
-use aya::programs::SchedClassifier;
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use mcr_core::action::{Counters, PlaneChange, PlaneRefusal};
 use mcr_core::api::ProgramCost;
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::Limits;
+use mcr_core::vectors::Gso;
 use rustix::thread::CapabilitySet;
 
 use crate::{DataPlane, Description};
@@ -30,6 +31,12 @@ pub use hooks::Attach;
 
 /// The name of the program in the kernel.
 const PROGRAM: &str = "mcr_relay";
+
+/// Size and offsets of `struct __sk_buff` in `linux/bpf.h`, which is part of the kernel's ABI.
+const SKB_CONTEXT: usize = 192;
+const SKB_IFINDEX: usize = 40;
+const SKB_GSO_SEGS: usize = 164;
+const SKB_GSO_SIZE: usize = 176;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/relay.bpf.o"));
 
@@ -113,6 +120,36 @@ impl BpfPlane {
         let maps = Maps::take(&mut ebpf, sizes)?;
         let hooks = Hooks::new(options.attach, &options.instance, pins)?;
         Ok(Self { ebpf, maps, hooks, stats })
+    }
+}
+
+impl BpfPlane {
+    /// Runs the program on a frame as if it had arrived on `interface` (`BPF_PROG_TEST_RUN`):
+    /// what the program returns, and the frame as the stack would get it. Copies for outputs are
+    /// really sent. For tests.
+    pub fn test_run(
+        &mut self,
+        interface: IfIndex,
+        frame: &[u8],
+        gso: Option<Gso>,
+    ) -> Result<(i32, Vec<u8>), Refusal> {
+        let mut context = [0; SKB_CONTEXT];
+        context[SKB_IFINDEX..][..4].copy_from_slice(&interface.0.to_ne_bytes());
+        if let Some(Gso { segments, size }) = gso {
+            context[SKB_GSO_SEGS..][..4].copy_from_slice(&u32::from(segments).to_ne_bytes());
+            context[SKB_GSO_SIZE..][..4].copy_from_slice(&u32::from(size).to_ne_bytes());
+        }
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = program(&mut self.ebpf)?.test_run(options).map_err(|e| unloadable(&e))?;
+        let length = result.data_size_out as usize;
+        out.truncate(length);
+        Ok((result.return_value.cast_signed(), out))
     }
 }
 

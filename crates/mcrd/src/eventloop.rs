@@ -179,7 +179,16 @@ impl<P: DataPlane> Daemon<P> {
                 None
             }
         };
-        let runtime: Vec<Rule> = self.instance.kept_rules().into_iter().filter_map(check).collect();
+        let mut runtime: Vec<Rule> =
+            self.instance.kept_rules().into_iter().filter_map(check).collect();
+        runtime.retain(|kept| {
+            let twin = file.iter().find(|rule| rule.key() == kept.key());
+            if twin.is_some_and(|rule| rule != kept) {
+                let rule = kept.key();
+                tracing::error!(%rule, "kept rule dropped: the configuration has another of the name");
+            }
+            twin.is_none()
+        });
         let all = Request::Start { file: file.clone(), runtime: runtime.clone() };
         if let Err(refusal) = self.change_now(all) {
             // A file has since taken what a kept rule had: the file wins.

@@ -40,6 +40,7 @@ pub(super) struct Maps {
     output_stats: MapData,
     pass_stats: PerCpuHashMap<MapData, u32, RawPass>,
     cpus: usize,
+    sizes: Sizes,
     rules: HashMap<RuleId, FlowKey>,
     taken: BTreeMap<FlowKey, Slot>,
     free_outputs: Extents,
@@ -79,6 +80,7 @@ impl Maps {
             output_stats: per_cpu_array(ebpf, "output_stats")?,
             pass_stats: typed(ebpf, "pass_stats")?,
             cpus,
+            sizes,
             rules: HashMap::new(),
             taken: BTreeMap::new(),
             free_outputs: Extents::new(sizes.outputs),
@@ -87,8 +89,11 @@ impl Maps {
         })
     }
 
-    /// Installs what a change installs. Until [`Maps::complete`] it can be taken back.
+    /// Installs what a change installs, if there is room. Until [`Maps::complete`] it can be taken back.
     pub(super) fn install(&mut self, change: &PlaneChange) -> Result<Pending, Refusal> {
+        let fits = |id: u32, size: u32| if id < size { Ok(()) } else { Err(full()) };
+        change.fresh_rules.iter().try_for_each(|id| fits(id.0, self.sizes.rules))?;
+        change.fresh_outputs.iter().try_for_each(|id| fits(id.0, self.sizes.outputs))?;
         let fresh: Vec<u32> = change.fresh_rules.iter().map(|id| id.0).collect();
         self.zero(&fresh, RULE_STATS, |maps| maps.rule_stats.fd().as_fd())?;
         let fresh: Vec<u32> = change.fresh_outputs.iter().map(|id| id.0).collect();

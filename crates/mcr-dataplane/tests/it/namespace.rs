@@ -1,0 +1,145 @@
+//! A network namespace with the interfaces of the vectors, and raw sockets in it.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mcr_core::link::{IfIndex, Links};
+use mcr_core::relay::Limits;
+use mcr_core::vectors::{INTERFACES, links};
+use mcr_dataplane::DataPlane;
+use mcr_dataplane::bpf::{Attach, BpfPlane, Options};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const ETH_P_IP: u16 = 0x0800;
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs a test in a new namespace on a thread of its own.
+///
+/// The thread stays on one CPU: frames sent by one CPU over veth arrive in their order.
+pub(crate) fn run(test: impl FnOnce(&Namespace) + Send + 'static) {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "in CI this test must run as root");
+        eprintln!("SKIPPED: needs root for network namespaces and eBPF");
+        return;
+    }
+    let result = std::thread::spawn(move || test(&Namespace::enter())).join();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// The namespace of this thread.
+pub(crate) struct Namespace {
+    pub(crate) indexes: [IfIndex; 4],
+}
+
+impl Namespace {
+    fn enter() -> Self {
+        // SAFETY: only this thread changes its namespace; it shares no descriptor that depends on
+        // it with another thread.
+        let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(unshared, 0, "{}", io::Error::last_os_error());
+        let mut cpus = rustix::thread::CpuSet::new();
+        cpus.set(rustix::thread::sched_getcpu());
+        rustix::thread::sched_setaffinity(None, &cpus).unwrap();
+        ip("link set lo up");
+        for (name, mac, address) in INTERFACES {
+            let [a, b, c, d, e, f] = mac;
+            let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+            ip(&format!("link add {name} address {mac} type veth peer name {name}p"));
+            ip(&format!("address add {address}/24 dev {name}"));
+            if name == "in0" {
+                ip("link set in0 mtu 9000");
+                ip("link set in0p mtu 9000");
+            }
+            ip(&format!("link set {name} up"));
+            ip(&format!("link set {name}p up"));
+        }
+        Self { indexes: INTERFACES.map(|(name, ..)| index_of(name)) }
+    }
+
+    pub(crate) fn links(&self) -> Links {
+        links(self.indexes)
+    }
+
+    /// A raw socket that gets the IPv4 frames of an interface, after traffic control.
+    pub(crate) fn tap(&self, name: &str) -> Socket {
+        let socket = raw(name);
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket
+    }
+
+    /// A raw socket that sends frames by the far end of an interface.
+    pub(crate) fn far_end(&self, name: &str) -> Socket {
+        raw(&format!("{name}p"))
+    }
+}
+
+/// A plane of its own, stopped and cleaned when dropped.
+pub(crate) struct TestPlane(pub(crate) BpfPlane);
+
+impl TestPlane {
+    pub(crate) fn open(attach: Attach) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let instance = format!("test-{}-{number}", std::process::id());
+        let limits = Limits { rules: 1024, outputs: 1024 };
+        let options = Options { instance, attach, limits, measure: false };
+        Self(BpfPlane::open(&options).unwrap())
+    }
+}
+
+impl Drop for TestPlane {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Frames until `last` arrives, which is not among them.
+pub(crate) fn frames_until(tap: &Socket, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let deadline = Instant::now() + DEADLINE;
+    let mut buffer = vec![MaybeUninit::uninit(); 65536];
+    loop {
+        assert!(Instant::now() < deadline, "the last frame did not come: {frames:02x?}");
+        let length = tap.recv(&mut buffer).expect("a frame before the deadline");
+        let frame: Vec<u8> =
+            // SAFETY: recv has written the first `length` bytes.
+            buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();
+        if last(&frame) {
+            return frames;
+        }
+        frames.push(frame);
+    }
+}
+
+fn raw(name: &str) -> Socket {
+    let protocol = Protocol::from(i32::from(ETH_P_IP.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap();
+    let IfIndex(index) = index_of(name);
+    let mut storage = socket2::SockAddrStorage::zeroed();
+    // SAFETY: sockaddr_ll fits into the storage, which is zeroed and aligned for every address.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ETH_P_IP.to_be();
+    address.sll_ifindex = index.cast_signed();
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the storage holds a sockaddr_ll of that length.
+    let address = unsafe { socket2::SockAddr::new(storage, length) };
+    socket.bind(&address).unwrap();
+    socket
+}
+
+fn index_of(name: &str) -> IfIndex {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    IfIndex(rustix::net::netdevice::name_to_index(socket, name).unwrap())
+}
+
+pub(crate) fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {error}");
+}
