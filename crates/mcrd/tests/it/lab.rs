@@ -1,0 +1,346 @@
+//! Network namespaces for a test, and the programs in them.
+//!
+//! ```text
+//! gen (veth0 10.0.0.1) -- (veth1 10.0.0.2) relay (veth2 10.0.1.1) -- (veth3 10.0.1.2) sink
+//! ```
+//!
+//! Everything has a name of its own, so tests run side by side; everything is ended by its process
+//! id and removed when the lab is dropped, also by a panic.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// No test waits longer for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whether namespace tests can run; says so when not, and fails instead in CI.
+pub(crate) fn can_run() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    assert!(root || std::env::var_os("CI").is_none(), "in CI this test must run as root");
+    if !root {
+        eprintln!("SKIPPED: needs root for network namespaces and eBPF");
+    }
+    root
+}
+
+/// Waits for a condition.
+#[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Three namespaces and a folder.
+pub(crate) struct Lab {
+    pub(crate) name: String,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Makes the chain.
+    pub(crate) fn chain() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mcrt-{}-{number}", std::process::id());
+        let lab = Self { name, folder: tempfile::tempdir().unwrap() };
+        for role in ["gen", "relay", "sink"] {
+            run(Command::new("ip").args(["netns", "add", &lab.namespace(role)]));
+            lab.ip(role, "link set lo up");
+        }
+        lab.veth(("gen", "veth0", "10.0.0.1/24"), ("relay", "veth1", "10.0.0.2/24"));
+        lab.veth(("relay", "veth2", "10.0.1.1/24"), ("sink", "veth3", "10.0.1.2/24"));
+        lab.ip("gen", "route add 224.0.0.0/4 dev veth0");
+        lab
+    }
+
+    /// Joins two namespaces by a veth pair: role, interface, address of each end.
+    pub(crate) fn veth(&self, a: (&str, &str, &str), b: (&str, &str, &str)) {
+        let peer = self.namespace(b.0);
+        self.ip(a.0, &format!("link add {} type veth peer name {} netns {peer}", a.1, b.1));
+        for (role, interface, address) in [a, b] {
+            self.ip(role, &format!("address add {address} dev {interface}"));
+            self.ip(role, &format!("link set {interface} up"));
+        }
+    }
+
+    pub(crate) fn namespace(&self, role: &str) -> String {
+        format!("{}-{role}", self.name)
+    }
+
+    /// `ip` in a namespace.
+    pub(crate) fn ip(&self, role: &str, arguments: &str) {
+        let arguments = arguments.split(' ');
+        run(Command::new("ip").args(["-n", &self.namespace(role)]).args(arguments));
+    }
+
+    /// A command in a namespace. Not by `ip netns exec`, which hides the host's /sys/fs/bpf.
+    pub(crate) fn command(&self, role: &str, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace(role))).arg(program.as_ref());
+        command
+    }
+
+    /// A file with this text.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A daemon in the relay's namespace that answers.
+    pub(crate) fn daemon(&self, arguments: &[&str]) -> Daemon {
+        let daemon = self.start_daemon(arguments);
+        wait_for(&format!("the daemon\n{}", daemon.log()), || daemon.ctl(&["status"]).is_ok());
+        daemon
+    }
+
+    /// A daemon that may not come up.
+    pub(crate) fn start_daemon(&self, arguments: &[&str]) -> Daemon {
+        let mut command = self.command("relay", env!("CARGO_BIN_EXE_mcrd"));
+        command.args(["--instance", &self.name]).args(arguments);
+        if let Ok(attach) = std::env::var("MCR_TEST_ATTACH") {
+            command.args(["--attach", &attach]);
+        }
+        Daemon::start(command, &self.name, self.folder.path().join("mcrd.log"))
+    }
+
+    /// A receiver in a namespace, ready to receive.
+    pub(crate) fn receiver(&self, role: &str, arguments: &str) -> Receiver {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.path().join(format!("receiver-{number}.json"));
+        let mut command = self.command(role, sibling("mcrgen"));
+        command.args(["recv", "--json"]).args(arguments.split(' '));
+        command.stdout(File::create(&path).unwrap()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line.starts_with("ready") => break,
+                Some(Ok(line)) => said.push(line),
+                Some(Err(_)) | None => panic!("receiver {arguments}: {said:?}"),
+            }
+        }
+        Receiver { child, path, _lines: Box::new(lines) }
+    }
+
+    /// Sends from a namespace; returns the sender's report.
+    pub(crate) fn send_from(&self, role: &str, arguments: &str) -> Value {
+        let mut command = self.command(role, sibling("mcrgen"));
+        let output = run(command.args(["send", "--json"]).args(arguments.split(' ')));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Sends from the generator's namespace by `veth0`.
+    pub(crate) fn send(&self, arguments: &str) -> Value {
+        self.send_from("gen", &format!("--interface veth0 {arguments}"))
+    }
+
+    /// A sender that goes on until it is ended.
+    pub(crate) fn sender(&self, arguments: &str) -> Background {
+        let mut command = self.command("gen", sibling("mcrgen"));
+        command.args(["send", "--json", "--interface", "veth0"]).args(arguments.split(' '));
+        Background(Some(command.stdout(Stdio::piped()).spawn().unwrap()))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for role in ["gen", "relay", "sink"] {
+            let name = self.namespace(role);
+            // A process that is still in it would keep it alive unseen.
+            let pids = Command::new("ip").args(["netns", "pids", &name]).output();
+            let pids = pids.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            for pid in pids.unwrap_or_default().lines() {
+                end(pid.trim().parse().ok(), Signal::KILL);
+            }
+            let _ = Command::new("ip").args(["netns", "delete", &name]).output();
+        }
+    }
+}
+
+/// A running `mcrd`.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) instance: String,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub(crate) fn start(mut command: Command, instance: &str, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let child = command.stderr(file).stdin(Stdio::null()).spawn().unwrap();
+        Self { child, instance: instance.into(), log }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        format!("/run/mcr/{}.sock", self.instance).into()
+    }
+
+    /// `mcrctl`: what it prints, or what it complains of.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new(sibling("mcrctl"))
+            .args(["--instance", &self.instance])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// `mcrctl` that must succeed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        self.ctl(arguments).unwrap_or_else(|e| panic!("{arguments:?}: {e}\n{}", self.log()))
+    }
+
+    /// `mcrctl` that must be refused: what it says.
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        match self.ctl(arguments) {
+            Ok(said) => panic!("{arguments:?} was not refused: {said}"),
+            Err(said) => said,
+        }
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(arguments)).unwrap()
+    }
+
+    /// The counters of a rule.
+    pub(crate) fn stats(&self, name: &str) -> Value {
+        self.json(&["stats", name, "--json"])["rules"][0].clone()
+    }
+
+    pub(crate) fn list(&self) -> Value {
+        self.json(&["list", "--json"])["rules"].clone()
+    }
+
+    /// State of a rule, and why.
+    pub(crate) fn state(&self, name: &str) -> (String, String) {
+        let view = self.json(&["list", name, "--json"])["rules"][0].clone();
+        let text = |field: &str| view[field].as_str().unwrap_or_default().to_owned();
+        (text("state"), text("reason"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        end(Some(self.pid()), signal);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("end of mcrd", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// A clean stop.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.wait().success(), "{}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// A running `mcrgen recv`.
+pub(crate) struct Receiver {
+    child: Child,
+    path: PathBuf,
+    _lines: Box<dyn Iterator<Item = std::io::Result<String>>>,
+}
+
+impl Receiver {
+    /// Its report, once it has ended by itself.
+    pub(crate) fn report(mut self) -> Value {
+        wait_for("end of the receiver", || self.child.try_wait().unwrap().is_some());
+        serde_json::from_str(&fs::read_to_string(&self.path).unwrap()).unwrap()
+    }
+
+    /// Ends it first.
+    pub(crate) fn stop(self) -> Value {
+        end(Some(self.child.id()), Signal::INT);
+        self.report()
+    }
+
+    /// The report, which must have everything: `expected` packets, none lost, doubled or strange.
+    pub(crate) fn lossless(self, expected: u64) {
+        let report = self.report();
+        assert_eq!(report["received"], expected, "{report}");
+        for fault in ["lost", "duplicated", "reordered", "corrupt", "foreign"] {
+            assert_eq!(report[fault], 0, "{fault}: {report}");
+        }
+    }
+}
+
+/// A process that is ended when dropped.
+pub(crate) struct Background(pub(crate) Option<Child>);
+
+impl Background {
+    /// Ends it by SIGINT; its standard output.
+    pub(crate) fn stop(mut self) -> Output {
+        let child = self.0.take().unwrap();
+        end(Some(child.id()), Signal::INT);
+        child.wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            end(Some(child.id()), Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+fn end(pid: Option<u32>, signal: Signal) {
+    let pid = pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    // It may have ended by itself.
+    let _ = pid.map(|pid| kill_process(pid, signal));
+}
+
+/// Another program of the workspace, built into the same folder.
+pub(crate) fn sibling(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_mcrd")).with_file_name(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// A command that must succeed.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {error}");
+    output
+}

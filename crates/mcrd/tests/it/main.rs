@@ -1,0 +1,10 @@
+//! The relay as its users meet it: daemon, client and test tool in network namespaces, packets
+//! counted by a receiver in a namespace of its own.
+
+mod changes;
+mod daemon;
+mod forwarding;
+mod lab;
+mod promises;
+mod refusals;
+mod start;

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs the Debian or Ubuntu packages that MCR needs and that are missing; does nothing when all
+# are there.
+#
+#   scripts/setup.sh build    to compile: clang and headers for the eBPF program, a C linker
+#   scripts/setup.sh test     to run tests, demo and benchmarks as well: namespaces, tc, tables
+#   scripts/setup.sh audit    cargo-deny
+set -euo pipefail
+
+purpose=${1:?usage: setup.sh build|test|audit}
+packages=(clang gcc libbpf-dev linux-libc-dev make)
+
+if ! command -v cargo >/dev/null; then
+    echo "setup: Rust is missing: install it with rustup, then run this again" >&2
+    exit 1
+fi
+case $purpose in
+build) ;;
+test) packages+=(ethtool iproute2 jq socat util-linux) ;;
+audit)
+    command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+    exit 0
+    ;;
+*)
+    echo "setup: unknown purpose $purpose" >&2
+    exit 2
+    ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+        missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "setup: no apt-get here; install the equivalents of: ${missing[*]}" >&2
+    exit 1
+fi
+if [ "$(id -u)" -ne 0 ]; then
+    echo "setup: run as root, or install by hand: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+echo "setup: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
