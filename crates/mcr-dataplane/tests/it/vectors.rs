@@ -6,6 +6,7 @@ use std::path::Path;
 
 use mcr_core::link::IfIndex;
 use mcr_core::vectors::{INTERFACES, Vector, VectorFrame, bytes};
+use mcr_core::verdict::Pass;
 use mcr_dataplane::DataPlane;
 use mcr_dataplane::bpf::Attach;
 use socket2::Socket;
@@ -74,13 +75,14 @@ fn one(namespace: &Namespace, way: Way, attach: Attach, vector: &Vector, name: &
         input: namespace.indexes[0],
         plane,
     };
-    let mut done = 0;
+    let mut done = Vec::new();
     for frame in &vector.frame {
-        let about = format!("{name}, {}", frame.about);
-        done += usize::from(bench.check(way, frame, &about));
+        if bench.check(way, frame, &format!("{name}, {}", frame.about)) {
+            done.push(frame);
+        }
     }
-    bench.counters_agree(name);
-    done
+    bench.counters_agree(name, &done);
+    done.len()
 }
 
 struct Bench {
@@ -154,8 +156,14 @@ impl Bench {
     }
 
     /// The sums of the control API hold, and every frame was counted somewhere.
-    fn counters_agree(&mut self, name: &str) {
-        let counters = self.plane.0.counters((2, 8)).unwrap();
+    fn counters_agree(&mut self, name: &str, done: &[&VectorFrame]) {
+        let counters = self.plane.0.counters((4, 16)).unwrap();
+        let (_, passed) = counters.passed.iter().find(|(index, _)| *index == self.input).unwrap();
+        for (pass, count) in Pass::COUNTED.iter().zip(passed) {
+            let expected = |frame: &&&VectorFrame| frame.verdict == pass.name() && is_passed(frame);
+            let expected = done.iter().filter(expected).count() as u64;
+            assert_eq!(*count, expected, "{name}: {}", pass.name());
+        }
         for rule in &counters.rules {
             let dropped: u64 = rule.dropped.iter().sum();
             assert_eq!(rule.received.packets, rule.matched.packets + dropped, "{name}");
@@ -165,6 +173,12 @@ impl Bench {
             assert_eq!(output.offered.packets, output.forwarded.packets + dropped, "{name}");
         }
     }
+}
+
+/// A first fragment is its rule's; only a later one passes.
+fn is_passed(frame: &VectorFrame) -> bool {
+    let bytes = bytes(&frame.hex).unwrap();
+    frame.verdict != "fragment" || bytes[20] & 0x1f != 0 || bytes[21] != 0
 }
 
 fn is_last(frame: &[u8], host: u8) -> bool {

@@ -1,1 +1,244 @@
-//! (being written)
+//! What MCR promises about everything that is not a relayed packet.
+
+use std::process::Stdio;
+
+use crate::lab::{Background, Daemon, Lab, can_run, run, wait_for};
+
+const GEN: &str = "--group 239.1.1.1 --port 5001";
+const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
+
+fn one_rule(daemon: &Daemon, local: &str) {
+    let rule = ["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a", "--local"];
+    daemon.ok(&[&rule[..], &[local]].concat());
+}
+
+#[test]
+fn a_listener_on_the_relay_host_is_still_served() {
+    if !can_run() {
+        return;
+    }
+    for local in ["auto", "yes"] {
+        let lab = Lab::chain();
+        let daemon = lab.daemon(&[]);
+        one_rule(&daemon, local);
+        let sink = lab.receiver("sink", &format!("{SINK} --expect 300"));
+        let here = lab.receiver("relay", &format!("--interface veth1 {GEN} --expect 300"));
+        lab.send(&format!("{GEN} --rate 1000 --count 300 --size 100"));
+        sink.lossless(300);
+        here.lossless(300);
+    }
+}
+
+#[test]
+fn local_no_keeps_the_input_from_the_host() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "no");
+    let sink = lab.receiver("sink", &format!("{SINK} --expect 300"));
+    let here = lab.receiver("relay", &format!("--interface veth1 {GEN} --expect 300"));
+    lab.send(&format!("{GEN} --rate 1000 --count 300 --size 100"));
+    sink.lossless(300);
+    assert_eq!(here.stop()["received"], 0);
+}
+
+/// Two instances on one interface: each is the other's "another TC program".
+#[test]
+fn another_tc_program_on_the_hook_still_runs() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let first = lab.daemon(&[]);
+    one_rule(&first, "yes");
+    let instance = format!("{}-b", lab.name);
+    let mut command = lab.command("relay", env!("CARGO_BIN_EXE_mcrd"));
+    command.args(["--instance", &instance]);
+    let mut second = Daemon::start(command, &instance, lab.folder.path().join("second.log"));
+    wait_for("the second daemon", || second.ctl(&["status"]).is_ok());
+    second.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.2:6002@veth2"]);
+    let receivers = [
+        lab.receiver("sink", &format!("{SINK} --expect 300")),
+        lab.receiver("sink", "--interface veth3 --group 239.10.1.2 --port 6002 --expect 300"),
+    ];
+    lab.send(&format!("{GEN} --rate 1000 --count 300 --size 100"));
+    for receiver in receivers {
+        receiver.lossless(300);
+    }
+    second.stop();
+    let receiver = lab.receiver("sink", &format!("{SINK} --expect 300"));
+    lab.send(&format!("{GEN} --rate 1000 --count 300 --size 100"));
+    receiver.lossless(300);
+}
+
+#[test]
+fn a_thousand_groups_are_joined_with_the_default_limit_of_twenty() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    let read = |path: &str| {
+        let output = run(lab.command("relay", "cat").arg(path));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let limit = "/proc/sys/net/ipv4/igmp_max_memberships";
+    let before = read(limit);
+    assert_eq!(before.trim(), "20", "the kernel's default");
+    let rules: String = (0..1000)
+        .map(|k| {
+            let group = format!("{}.{}", k / 250 + 1, k % 250 + 1);
+            format!(
+                "[[rule]]\nname = \"s{k}\"\ninput = \"239.1.{group}:5000@veth1\"\noutputs = \
+                 [\"239.10.{group}:6000@veth2\"]\n"
+            )
+        })
+        .collect();
+    daemon.ok(&["apply", lab.file("rules.toml", &rules).to_str().unwrap()]);
+    // Group addresses of /proc/net/igmp are hexadecimal, in the byte order of the machine.
+    let joined = || {
+        let igmp = read("/proc/net/igmp");
+        let group = |line: &str| {
+            let address = u32::from_str_radix(line.split_whitespace().next()?, 16).ok()?;
+            let octets = address.to_ne_bytes();
+            (line.starts_with('\t') && octets[..2] == [239, 1]).then_some(octets)
+        };
+        igmp.lines().filter_map(group).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(joined(), 1000);
+    assert_eq!(read(limit), before, "no sysctl is touched");
+    let status = daemon.json(&["status", "--json"]);
+    assert_eq!(status["interfaces"][0]["groups"], 1000, "{status}");
+    assert_eq!(status["membership_sockets"], 50, "{status}");
+    // The last one works like the first.
+    let sink = "--interface veth3 --group 239.10.4.250 --port 6000 --expect 100";
+    let receiver = lab.receiver("sink", sink);
+    lab.send("--group 239.1.4.250 --port 5000 --rate 1000 --count 100 --size 100");
+    receiver.lossless(100);
+    daemon.ok(&["apply", lab.file("none.toml", "").to_str().unwrap(), "--allow-empty"]);
+    assert_eq!(joined(), 0, "all are left");
+}
+
+#[test]
+fn what_has_an_address_that_an_output_sends_from_is_own() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    lab.ip("gen", "address add 10.0.1.1/32 dev lo");
+    let receiver = lab.receiver("sink", &format!("{SINK} --expect 50"));
+    lab.send(&format!("{GEN} --rate 1000 --count 100 --size 100 --source 10.0.1.1"));
+    lab.send(&format!("{GEN} --rate 1000 --count 50 --size 100"));
+    receiver.lossless(50);
+    let stats = daemon.stats("a");
+    assert_eq!(stats["dropped"]["own"], 100, "{stats}");
+    assert_eq!(stats["received"]["packets"], 150, "{stats}");
+}
+
+#[test]
+fn a_sender_on_the_relay_host_is_counted_and_left_alone() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    let here = lab.receiver("relay", &format!("--interface veth1 {GEN} --expect 100"));
+    let load = format!("--interface veth1 {GEN} --rate 1000 --count 100 --size 100 --loop");
+    lab.send_from("relay", &load);
+    here.lossless(100);
+    let stats = daemon.stats("a");
+    assert_eq!(stats["dropped"]["local-sender"], 100, "{stats}");
+    assert_eq!(stats["outputs"][0]["offered"]["packets"], 0, "{stats}");
+    assert!(daemon.ok(&["stats", "a"]).contains("run the sender elsewhere"));
+}
+
+#[test]
+fn fragments_are_counted_where_they_can_be() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    // 3,000 bytes are three fragments at MTU 1500, of which the first has the port.
+    lab.send(&format!("{GEN} --rate 1000 --count 100 --size 3000"));
+    let stats = daemon.stats("a");
+    assert_eq!(stats["dropped"]["fragment"], 100, "{stats}");
+    let status = daemon.json(&["status", "--json"]);
+    assert_eq!(status["interfaces"][0]["passed"]["fragment"], 200, "{status}");
+}
+
+#[test]
+fn what_no_rule_takes_is_counted_on_the_interface() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    lab.send("--group 239.1.1.1 --port 5002 --rate 1000 --count 70 --size 100");
+    let status = daemon.json(&["status", "--json"]);
+    assert_eq!(status["interfaces"][0]["passed"]["no-rule"], 70, "{status}");
+    assert_eq!(daemon.stats("a")["received"]["packets"], 0);
+}
+
+/// An interface comes back under another index, and its rule runs again; the other never stopped.
+#[test]
+fn an_interface_that_comes_back_is_used_again() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    lab.veth(("gen", "veth6", "10.0.3.1/24"), ("relay", "veth7", "10.0.3.2/24"));
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    daemon.ok(&["add", "239.1.1.2:5002@veth7", "239.10.1.2:6002@veth2", "--name", "b"]);
+    let sink = "--interface veth3 --group 239.10.1.2 --port 6002 --expect 100";
+    let flow = "--interface veth6 --group 239.1.1.2 --port 5002 --rate 1000 --count 100 --size 99";
+    let steady = lab.receiver("sink", &format!("{SINK} --expect 1000 --idle 5s"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| lab.send(&format!("{GEN} --rate 300 --count 1000 --size 100")));
+        lab.ip("relay", "link delete veth7");
+        wait_for("waiting", || daemon.state("b").0 == "waiting");
+        assert!(daemon.state("b").1.contains("no interface veth7"), "{:?}", daemon.state("b"));
+        lab.veth(("gen", "veth6", "10.0.3.1/24"), ("relay", "veth7", "10.0.3.2/24"));
+        wait_for("idle", || daemon.state("b").0 == "idle");
+        let receiver = lab.receiver("sink", sink);
+        lab.send_from("gen", flow);
+        receiver.lossless(100);
+    });
+    steady.lossless(1000);
+}
+
+/// A rule change leaves and joins no group that stays: no IGMP report is heard for it.
+#[test]
+fn memberships_of_unchanged_rules_are_not_touched() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    let mut tcpdump = lab.command("gen", "tcpdump");
+    let filter = ["-i", "veth0", "-n", "-l", "--immediate-mode", "igmp"];
+    let child = tcpdump.args(filter).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let tcpdump = Background(Some(child));
+    // Until a report for a new group is seen, the capture may not have begun.
+    let mut n = 0;
+    let heard = || run(lab.command("gen", "cat").arg("/proc/net/packet")).stdout.len() > 80;
+    wait_for("tcpdump", heard);
+    for _ in 0..20 {
+        n += 1;
+        let input = format!("239.1.2.{n}:5001@veth1");
+        daemon.ok(&["add", &input, "239.10.2.1:6001@veth2", "--name", "other"]);
+        daemon.ok(&["remove", "other"]);
+    }
+    let reports = String::from_utf8(tcpdump.stop().stdout).unwrap();
+    assert!(reports.contains("239.1.2."), "the capture works: {reports}");
+    assert!(!reports.contains("239.1.1.1"), "{reports}");
+}

@@ -1,0 +1,280 @@
+//! The command line of `mcrctl`, and of a line of a batch: the commands of [`Change`] are the same
+//! in both.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use mcr_core::api::Setting;
+use mcr_core::relay::State;
+
+/// Controls a running mcrd: adds, changes and removes rules, and shows what becomes of packets.
+///
+/// NAME is the name of a rule. A rule without one is called by its input: 239.1.1.1:5000@eth0.
+#[derive(Debug, Parser)]
+#[command(name = "mcrctl", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no daemon, 4 timed out"
+)]
+pub(crate) struct Args {
+    /// The control socket of mcrd [default: /run/mcr/INSTANCE.sock]
+    #[arg(long, value_name = "PATH", global = true, help_heading = GLOBAL,
+          conflicts_with = "instance")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The mcrd to talk to, among others on the host
+    #[arg(long, value_name = "NAME", global = true, help_heading = GLOBAL,
+          default_value = "mcr", value_parser = instance)]
+    pub(crate) instance: String,
+    /// Print JSON: what mcrd replies, one object a line
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
+    /// For tests: how long to wait for an answer of mcrd
+    #[arg(long, hide = true, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) answer_timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Args {
+    /// Exits with code 2 when options do not fit each other in a way that clap cannot see.
+    pub(crate) fn checked(self) -> Self {
+        if self.json && matches!(self.command, Command::Save { to: None }) {
+            let message = "save writes TOML; for JSON use `mcrctl list --json`";
+            Self::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        self
+    }
+
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        let default = || Path::new("/run/mcr").join(format!("{}.sock", self.instance));
+        self.socket.clone().unwrap_or_else(default)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Change(Change),
+    /// List the rules with their states, or one of them
+    List {
+        /// Only this rule
+        name: Option<String>,
+    },
+    /// Show one rule with all its options
+    Show {
+        /// The rule
+        name: String,
+    },
+    /// Show the counters of all rules, or of one
+    Stats {
+        /// Only this rule
+        name: Option<String>,
+        /// Show them again and again
+        #[arg(long)]
+        watch: bool,
+        /// How often, with --watch
+        #[arg(long, value_name = "T", default_value = "1s", requires = "watch",
+              value_parser = interval)]
+        interval: Duration,
+    },
+    /// Show what mcrd is and does
+    Status,
+    /// Wait until a rule is in a state; exits 4 if it does not get there in time
+    Wait {
+        /// The rule
+        name: String,
+        /// The state to wait for
+        #[arg(long = "for", value_name = "STATE", default_value = "forwarding",
+              value_parser = PossibleValuesParser::new(State::ALL.map(State::name)))]
+        state: String,
+        /// How long, e.g. 500ms, 10s, 1m
+        #[arg(long, value_name = "T", default_value = "10s",
+              value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
+    /// Make the running rules equal to FILE and print the difference; whole or not at all
+    ///
+    /// Prints a line for each rule that differs: + added, ~ changed, - removed.
+    Apply {
+        /// Rules as in /etc/mcr/mcr.toml; - reads standard input
+        file: PathBuf,
+        /// Only print what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Allow a file without rules, which removes all
+        #[arg(long)]
+        allow_empty: bool,
+    },
+    /// Carry out commands, one a line, whole or not at all
+    ///
+    /// The commands are add, set, remove, output, enable and disable, as on the command line.
+    ///
+    /// Empty lines, and what follows a #, are skipped.
+    Batch {
+        /// The commands; - reads standard input
+        file: PathBuf,
+    },
+    /// Let mcrd read its configuration files again
+    Reload,
+    /// Check a file of rules; needs no mcrd and no privileges
+    Check {
+        /// Rules as in /etc/mcr/mcr.toml; - reads standard input
+        file: PathBuf,
+    },
+    /// Write the running rules as a file that apply accepts
+    Save {
+        /// Replace FILE, atomically, instead of writing to standard output
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+}
+
+/// Commands that change rules.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Change {
+    /// Add a rule
+    Add(AddArgs),
+    /// Change a rule; at least one option is needed
+    #[command(override_usage = "mcrctl set [OPTIONS] <NAME>")]
+    Set(SetArgs),
+    /// Remove rules, all or none
+    Remove {
+        /// The rules
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Add or remove outputs of a rule, all or none
+    #[command(subcommand)]
+    Output(OutputChange),
+    /// Enable rules, all or none
+    Enable {
+        /// The rules
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Disable rules, all or none: they stay, and forward nothing
+    Disable {
+        /// The rules
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddArgs {
+    /// What to receive, in the form of a flow.
+    #[arg(help = "What to receive: [SOURCE@]ADDRESS:PORT@INTERFACE")]
+    pub(crate) input: String,
+    /// Where to send, in the form of the command line.
+    #[arg(required = true, value_name = "OUTPUT", help = OUTPUT)]
+    pub(crate) outputs: Vec<String>,
+    /// Name of the rule; without one it is called by its input
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Of outputs that do not say otherwise: a number, keep or decrement
+    #[arg(long, value_name = "TTL")]
+    pub(crate) ttl: Option<Setting>,
+    /// Of outputs that do not say otherwise: 0 to 63, or keep
+    #[arg(long, value_name = "DSCP")]
+    pub(crate) dscp: Option<Setting>,
+    /// A remark for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
+    /// Whether programs on this host get the input too
+    #[arg(long, value_parser = ["auto", "yes", "no"])]
+    pub(crate) local: Option<String>,
+    /// Whether to join the group of the input
+    #[arg(long, value_parser = ["yes", "no"])]
+    pub(crate) join: Option<String>,
+    /// Add it switched off
+    #[arg(long)]
+    pub(crate) disabled: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetArgs {
+    /// The rule
+    #[arg(value_name = "NAME")]
+    pub(crate) rule: String,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What `set` can change.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Settings {
+    /// Another name; an empty one takes the name away
+    #[arg(long, value_name = "NEW")]
+    pub(crate) name: Option<String>,
+    /// Another input, with its sources
+    #[arg(long, value_name = "FLOW")]
+    pub(crate) input: Option<String>,
+    /// Another output; may be given several times; takes the place of all there are
+    #[arg(long = "output", value_name = "OUTPUT")]
+    pub(crate) outputs: Vec<String>,
+    /// Of all outputs, or of each --output that does not say otherwise
+    #[arg(long, value_name = "TTL")]
+    pub(crate) ttl: Option<Setting>,
+    /// Of all outputs, or of each --output that does not say otherwise
+    #[arg(long, value_name = "DSCP")]
+    pub(crate) dscp: Option<Setting>,
+    /// Another remark; an empty one takes it away
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
+    /// Whether programs on this host get the input too
+    #[arg(long, value_parser = ["auto", "yes", "no"])]
+    pub(crate) local: Option<String>,
+    /// Whether to join the group of the input
+    #[arg(long, value_parser = ["yes", "no"])]
+    pub(crate) join: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OutputChange {
+    /// Add outputs to a rule
+    Add {
+        /// The rule
+        name: String,
+        /// Where to send, in the form of the command line.
+        #[arg(required = true, value_name = "OUTPUT", help = OUTPUT)]
+        outputs: Vec<String>,
+    },
+    /// Remove outputs from a rule
+    Remove {
+        /// The rule
+        name: String,
+        /// The destination, as list shows it; options behind it do not matter
+        #[arg(required = true, value_name = "OUTPUT")]
+        outputs: Vec<String>,
+    },
+}
+
+/// One line of a batch.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true, disable_help_subcommand = true)]
+pub(crate) struct Line {
+    #[command(subcommand)]
+    pub(crate) change: Change,
+}
+
+fn instance(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('/') {
+        return Err("a name, not a path; for a path use --socket".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be more than 0".into()),
+        Ok(interval) => Ok(interval),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The options that every command takes.
+const GLOBAL: &str = "Global options";
+const OUTPUT: &str = "Where to send: [SOURCE@]ADDRESS[:PORT][@INTERFACE][,ttl=N][,dscp=N]";

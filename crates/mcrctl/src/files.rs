@@ -1,0 +1,143 @@
+//! Commands about files of rules: `check`, `apply` and `save`.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use mcr_core::api::{
+    ConfigError, ConfigFile, ParsedConfig, RuleList, RuleSet, RuleSpec, check_rules, parse_config,
+    render_config,
+};
+use mcr_core::refusal::{Code, Refusal};
+use mcr_core::rule::Rule;
+use serde_json::json;
+
+use crate::client::Question;
+use crate::failure::Failure;
+use crate::{Session, change, show, terminal};
+
+/// Needs neither a daemon nor privileges.
+pub(crate) fn check(session: &Session, file: &Path) -> Result<(), Failure> {
+    let (name, text) = read(file)?;
+    let ParsedConfig { rules, .. } = parse(&name, &text)?;
+    let warnings = check_rules(&rules).map_err(|refusal| {
+        let count = fitting(&rules);
+        let refusal = check_rules(&rules[..=count]).err().unwrap_or(refusal);
+        at_rule(&name, &text, count, refusal)
+    })?;
+    let count = rules.len();
+    if session.json {
+        return terminal::print(&format!("{}\n", json!({"rules": count, "warnings": warnings})));
+    }
+    terminal::warn(&warnings);
+    terminal::print(&format!("{}, no mistakes found\n", show::counted(count, "rule")))
+}
+
+/// Makes the running rules equal to those of the file.
+pub(crate) fn apply(
+    session: &Session,
+    file: &Path,
+    dry_run: bool,
+    allow_empty: bool,
+) -> Result<(), Failure> {
+    let (name, text) = read(file)?;
+    let ParsedConfig { rules, limits } = parse(&name, &text)?;
+    if limits.is_some() {
+        terminal::warn(&["[limits] is for the start of mcrd; apply takes the rules alone".into()]);
+    }
+    let set = RuleSet { rules: rules.iter().map(RuleSpec::from).collect() };
+    let page = format!("/v1/rules?dry_run={dry_run}&allow_empty={allow_empty}");
+    let reply = session.client.ask(&Question::put(page).with(&set))?;
+    change::report(session, &reply, |change| show::difference(change, dry_run))
+}
+
+/// Writes the running rules.
+pub(crate) fn save(session: &Session, to: Option<&Path>) -> Result<(), Failure> {
+    let list: RuleList = session.client.ask(&Question::get("/v1/rules"))?.read()?;
+    let text = render_config(list.rules.iter().map(|view| &view.rule));
+    let Some(path) = to else { return terminal::print(&text) };
+    replace(path, &text).map_err(|error| {
+        let message = format!("cannot write {}: {error}", path.display());
+        Failure::refused("file", message, "check the path, its folder and their permissions")
+    })?;
+    let count = list.rules.len();
+    if session.json {
+        let report = json!({"rules": count, "file": path.display().to_string()});
+        return terminal::print(&format!("{report}\n"));
+    }
+    let rules = show::counted(count, "rule");
+    terminal::print(&format!("saved {rules} to {}\n", path.display()))
+}
+
+/// The text of a file, or of standard input when it is `-`, with the name to call it by.
+pub(crate) fn read(file: &Path) -> Result<(String, String), Failure> {
+    let (name, text) = if file == Path::new("-") {
+        ("stdin".to_owned(), io::read_to_string(io::stdin().lock()))
+    } else {
+        (file.display().to_string(), fs::read_to_string(file))
+    };
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(Failure::refused(
+            "file",
+            format!("cannot read {name}: {error}"),
+            "check the path and its permissions",
+        )),
+    }
+}
+
+fn parse(name: &str, text: &str) -> Result<ParsedConfig, Failure> {
+    parse_config(name, text)
+        .map_err(|error| Refusal::new(Code::Invalid, error.to_string(), "").into())
+}
+
+/// How many rules of those that do not fit together still do, from the first on. Found by halving:
+/// what fits does so without those behind it too.
+fn fitting(rules: &[Rule]) -> usize {
+    let (mut good, mut bad) = (0, rules.len());
+    while bad - good > 1 {
+        let middle = usize::midpoint(good, bad);
+        if check_rules(&rules[..middle]).is_ok() { good = middle } else { bad = middle }
+    }
+    good
+}
+
+/// The refusal with the place of the rule in front of it.
+fn at_rule(name: &str, text: &str, position: usize, refusal: Refusal) -> Failure {
+    let config = toml::from_str::<ConfigFile>(text).ok();
+    let spans = config.map(|config| config.rule.into_iter().map(|rule| rule.span().start));
+    let start = spans.and_then(|mut spans| spans.nth(position)).unwrap_or_default();
+    let before = &text[..start];
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count());
+    let line = before.matches('\n').count();
+    let place = ConfigError {
+        file: name.into(),
+        line: line + 1,
+        column: column + 1,
+        message: refusal.message,
+    };
+    Refusal::new(refusal.code, place.to_string(), refusal.hint).into()
+}
+
+/// Writes beside the file, then puts the new one in its place: whoever reads it finds the old text
+/// or the new. A symbolic link stays, and so do the permissions.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        Some(_) | None => PathBuf::from("."),
+    };
+    let mode = fs::metadata(&path).ok().map(|metadata| metadata.permissions());
+    // The umask takes its bits from these.
+    let readable = Permissions::from_mode(0o666);
+    let mut file =
+        tempfile::Builder::new().prefix(".mcrctl-").permissions(readable).tempfile_in(&folder)?;
+    if let Some(mode) = mode {
+        file.as_file().set_permissions(mode)?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    File::open(&folder)?.sync_all()
+}

@@ -1,0 +1,168 @@
+//! What replies look like for people. Pure: texts with aligned columns and raw numbers, no box
+//! drawing and no colours, so that `awk` can read them too.
+
+mod stats;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use mcr_core::api::{
+    Change, Dropped, InterfaceStatus, OutputSpec, RuleList, RuleSpec, RuleView, Status,
+};
+use mcr_core::relay::State;
+
+pub(crate) use stats::stats;
+use table::{Side, Table};
+
+/// All rules, a line each and a further line for each further output.
+pub(crate) fn list(list: &RuleList) -> String {
+    if list.rules.is_empty() {
+        return "no rules\n".into();
+    }
+    let mut table = Table::new([Side::Left; 5]);
+    table.row(["NAME", "STATE", "ORIGIN", "INPUT", "OUTPUTS"]);
+    for view in &list.rules {
+        let RuleView { name, named, origin, state, reason, rule } = view;
+        let outputs: Vec<String> = rule.outputs.iter().map(OutputSpec::to_string).collect();
+        let first = outputs.first().map_or("-", String::as_str);
+        let name = if *named { name } else { "-" };
+        table.row([name, state, origin, &input(rule), first]);
+        for output in outputs.iter().skip(1) {
+            table.row(["", "", "", "", output]);
+        }
+        if let Some(reason) = reason {
+            table.note(format!("  {reason}"));
+        }
+    }
+    table.to_string()
+}
+
+/// Rules in full.
+pub(crate) fn rules(list: &RuleList) -> String {
+    let texts: Vec<String> = list.rules.iter().map(rule).collect();
+    texts.join("\n")
+}
+
+fn rule(view: &RuleView) -> String {
+    let RuleView { name, named, origin, state, reason, rule } = view;
+    let mut table = Table::new([Side::Left; 2]);
+    table.row(["name", if *named { name } else { "-" }]);
+    table.row(["state", state]);
+    table.row(["reason", reason.as_deref().unwrap_or("-")]);
+    table.row(["origin", origin]);
+    table.row(["comment", rule.comment.as_deref().unwrap_or("-")]);
+    table.row(["input", &input(rule)]);
+    table.row(["enabled", if rule.enabled { "yes" } else { "no" }]);
+    table.row(["local", rule.local.as_deref().unwrap_or("auto")]);
+    table.row(["join", rule.join.as_deref().unwrap_or("yes")]);
+    for output in &rule.outputs {
+        let text = |setting: &Option<mcr_core::api::Setting>, default: &str| {
+            setting.as_ref().map_or_else(|| default.to_owned(), ToString::to_string)
+        };
+        let (ttl, dscp) = (text(&output.ttl, DEFAULT_TTL), text(&output.dscp, "keep"));
+        table.row(["output", &format!("{}  ttl {ttl}  dscp {dscp}", output.to)]);
+    }
+    table.to_string()
+}
+
+/// With its sources in front of it.
+fn input(rule: &RuleSpec) -> String {
+    rule.check().map_or_else(|_| rule.input.clone(), |rule| rule.input.to_string())
+}
+
+/// What `mcrd` is and does.
+pub(crate) fn status(status: &Status) -> String {
+    let mut table = Table::new([Side::Left; 2]);
+    table.row(["version", &status.version]);
+    table.row(["instance", &status.instance]);
+    table.row(["process", &status.pid.to_string()]);
+    table.row(["since", &status.since]);
+    table.row(["boot id", &status.boot_id]);
+    table.row(["plane", &format!("{} ({})", status.plane, status.attach)]);
+    table.row(["generation", &status.generation.to_string()]);
+    table.row(["rules", &states(&status.states)]);
+    let (rules, outputs) = (status.rules_max, status.outputs_max);
+    table.row(["limits", &format!("{rules} rules, {outputs} outputs")]);
+    let sockets = counted(status.membership_sockets, "socket");
+    table.row(["memberships", &format!("on {sockets}")]);
+    if let Some(cost) = status.program {
+        let each = cost.nanoseconds.checked_div(cost.runs).unwrap_or_default();
+        table.row(["program", &format!("{} runs of {each} ns", cost.runs)]);
+    }
+    for interface in &status.interfaces {
+        let InterfaceStatus { name, index, groups, passed } = interface;
+        let groups = counted(*groups, "group");
+        let passed = dropped(passed);
+        table.row([
+            "interface",
+            &format!("{name}  index {index}  {groups} joined  passed {passed}"),
+        ]);
+    }
+    let mut text = table.to_string();
+    if status.rules_in_no_file > 0 {
+        let (rules, verb, them) = match status.rules_in_no_file {
+            1 => ("1 rule".to_owned(), "is", "it"),
+            count => (counted(count, "rule"), "are", "them"),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n{rules} {verb} in no file (mcrctl save --to FILE writes {them})");
+    }
+    text
+}
+
+/// `3: 1 forwarding, 2 idle`, states in their usual order, those without rules left out.
+fn states(states: &BTreeMap<String, usize>) -> String {
+    let place = |state: &str| State::ALL.iter().position(|known| known.name() == state);
+    let mut present: Vec<(&String, &usize)> =
+        states.iter().filter(|(_, count)| **count > 0).collect();
+    present.sort_by_key(|(state, _)| place(state).unwrap_or(State::ALL.len()));
+    let parts: Vec<String> =
+        present.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let total: usize = states.values().sum();
+    if parts.is_empty() { total.to_string() } else { format!("{total}: {}", parts.join(", ")) }
+}
+
+/// One short line for a change that was asked for by name.
+pub(crate) fn done(change: &Change) -> String {
+    let kinds =
+        [("added", &change.added), ("changed", &change.replaced), ("removed", &change.removed)];
+    let present = kinds.iter().filter(|(_, names)| !names.is_empty());
+    let lines: String =
+        present.map(|(verb, names)| format!("{verb} {}\n", names.join(", "))).collect();
+    if lines.is_empty() { NOTHING.into() } else { lines }
+}
+
+/// A line for each rule that differs, and a summary.
+pub(crate) fn difference(change: &Change, dry_run: bool) -> String {
+    let kinds = [("+", &change.added), ("~", &change.replaced), ("-", &change.removed)];
+    let lines: String = kinds
+        .iter()
+        .flat_map(|(sign, names)| names.iter().map(move |name| format!("{sign} {name}\n")))
+        .collect();
+    if lines.is_empty() {
+        return NOTHING.into();
+    }
+    let [added, changed, removed] = kinds.map(|(_, names)| names.len());
+    let would = if dry_run { "would be " } else { "" };
+    format!("{lines}{would}{added} added, {changed} changed, {removed} removed\n")
+}
+
+/// `own=1 fragment=2`, or `-`.
+fn dropped(reasons: &Dropped) -> String {
+    let parts: Vec<String> =
+        reasons.iter().map(|(reason, count)| format!("{reason}={count}")).collect();
+    if parts.is_empty() { "-".into() } else { parts.join(" ") }
+}
+
+/// `1 rule`, `2 rules`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{s}")
+}
+
+const NOTHING: &str = "nothing to change\n";
+/// That of `mcr_core::rule::Ttl::default()`.
+const DEFAULT_TTL: &str = "32";

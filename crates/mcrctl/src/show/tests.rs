@@ -1,0 +1,134 @@
+use insta::assert_snapshot;
+use mcr_core::api::{Change, RuleList, Setting, Stats, Status};
+use mcr_core::rule::Ttl;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn three_rules() -> RuleList {
+    let a = json!({"name": "camera-1", "comment": "studio A to the gallery",
+        "input": "232.1.1.1:5000@eth0", "sources": ["10.0.0.1", "10.0.0.2"], "local": "no",
+        "outputs": [{"to": "239.10.1.1:6000@eth1", "ttl": 16, "dscp": 46}, "10.9.0.7:6000"]});
+    let b = json!({"input": "239.1.1.2:5000@eth9", "join": "no",
+        "outputs": [{"to": "keep@239.10.1.2@eth1", "ttl": "decrement"}]});
+    let c = json!({"name": "old", "input": "239.1.1.3:5000@eth0", "enabled": false,
+        "outputs": ["239.10.1.3:6000@eth1"]});
+    let rules = json!([
+        {"name": "camera-1", "named": true, "origin": "file", "state": "forwarding", "rule": a},
+        {"name": "239.1.1.2:5000@eth9", "named": false, "origin": "runtime", "state": "waiting",
+         "reason": "input 239.1.1.2:5000@eth9: there is no interface eth9 (see `ip link`)",
+         "rule": b},
+        {"name": "old", "named": true, "origin": "runtime", "state": "disabled", "rule": c},
+    ]);
+    read(json!({"generation": 3, "rules": rules}))
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn count(packets: u64) -> Value {
+    json!({"packets": packets, "bytes": packets * 1024})
+}
+
+fn two_counted() -> Stats {
+    let output = |to: &str, offered: u64, forwarded: u64, dropped: Value| {
+        json!({"to": to, "since": "2026-01-01T00:00:00Z", "offered": count(offered),
+            "forwarded": count(forwarded), "dropped": dropped, "interface_dropped": 12})
+    };
+    let outputs = [
+        output("239.10.1.1:6000@eth1", 1_999_000, 1_998_990, json!({"mtu": 8, "queue-full": 2})),
+        output("10.9.0.7:6000", 9, 9, json!({})),
+    ];
+    read(json!({"time": "2026-01-01T00:00:09Z", "boot_id": "1-2", "rules": [
+        {"name": "camera-1", "state": "forwarding", "since": "2026-01-01T00:00:00Z",
+         "last_packet": "2026-01-01T00:00:08Z", "received": count(2_000_000),
+         "matched": count(1_999_000), "dropped": {"own": 900, "from-the-future": 100},
+         "rate": {"packets": 2000, "bits": 16_384_000}, "outputs": outputs},
+        {"name": "239.1.1.2:5000@eth9", "state": "failed", "reason": "no more memberships",
+         "since": "2026-01-01T00:00:00Z", "received": count(0), "matched": count(0), "dropped": {},
+         "rate": {"packets": 0, "bits": 0},
+         "outputs": [output("239.10.1.2:6000@eth1", 0, 0, json!({}))]},
+    ]}))
+}
+
+fn running() -> Value {
+    json!({"version": "0.1.0", "instance": "mcr", "pid": 4242, "since": "2026-01-01T00:00:00Z",
+        "boot_id": "18a-1092", "plane": "ebpf", "attach": "tcx", "generation": 17,
+        "states": {"disabled": 1, "failed": 0, "forwarding": 2, "idle": 1, "waiting": 0},
+        "rules_in_no_file": 2, "rules_max": 4096, "outputs_max": 16384, "membership_sockets": 1,
+        "interfaces": [
+            {"name": "eth0", "index": 2, "groups": 3, "passed": {"no-rule": 7, "tagged": 1}},
+            {"name": "eth0.10", "index": 12, "groups": 1, "passed": {}}],
+        "program": {"runs": 1000, "nanoseconds": 215_400}})
+}
+
+#[test]
+fn rules_in_a_list() {
+    assert_snapshot!(list(&three_rules()));
+    assert_eq!(list(&RuleList { generation: 1, rules: Vec::new() }), "no rules\n");
+}
+
+#[test]
+fn rules_in_full() {
+    assert_snapshot!(rules(&three_rules()));
+    assert_eq!(Ttl::Set(DEFAULT_TTL.parse().unwrap()), Ttl::default());
+}
+
+#[test]
+fn counters_with_drops() {
+    assert_snapshot!(stats(&two_counted()));
+}
+
+#[test]
+fn counters_without_drops() {
+    let mut counted = two_counted();
+    counted.rules.remove(0);
+    counted.rules[0].outputs[0].interface_dropped = 0;
+    assert_snapshot!(stats(&counted));
+    counted.rules.clear();
+    assert_eq!(stats(&counted), "no rules\n");
+}
+
+#[test]
+fn the_status() {
+    assert_snapshot!(status(&read::<Status>(running())));
+}
+
+#[test]
+fn the_status_of_a_daemon_without_rules() {
+    let mut value = running();
+    for (key, empty) in [
+        ("states", json!({"idle": 0})),
+        ("rules_in_no_file", json!(0)),
+        ("interfaces", json!([])),
+        ("program", json!(null)),
+    ] {
+        value[key] = empty;
+    }
+    assert_snapshot!(status(&read::<Status>(value)));
+}
+
+#[test]
+fn changes() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let change = Change {
+        added: names(&["a", "b"]),
+        replaced: names(&["c"]),
+        removed: names(&["d"]),
+        ..Change::default()
+    };
+    assert_eq!(done(&change), "added a, b\nchanged c\nremoved d\n");
+    assert_eq!(difference(&change, false), "+ a\n+ b\n~ c\n- d\n2 added, 1 changed, 1 removed\n");
+    assert!(difference(&change, true).ends_with("\nwould be 2 added, 1 changed, 1 removed\n"));
+    for text in [done(&Change::default()), difference(&Change::default(), true)] {
+        assert_eq!(text, "nothing to change\n");
+    }
+}
+
+#[test]
+fn an_output_setting_is_shown_as_it_is_written() {
+    let shown = |setting: Setting| setting.to_string();
+    assert_eq!(shown(Setting::Number(9)), "9");
+    assert_eq!(shown(Setting::Word("keep".into())), "keep");
+}
