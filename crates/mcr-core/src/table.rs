@@ -93,8 +93,10 @@ impl RuleTable {
                 (Some((a, before)), Some((b, after))) => a != b || before != after,
                 _ => true,
             });
+            // The later of two rules that contradict each other is to blame.
             differences
                 .iter()
+                .rev()
                 .filter_map(|difference| difference.after.as_ref())
                 .try_for_each(|(key, entry)| self.judge(key, &entry.rule))
         });
@@ -142,7 +144,9 @@ impl RuleTable {
                     Some(name) => Refusal::new(
                         Code::Conflict,
                         format!("rule {name}: the name is taken"),
-                        format!("choose another name, or change that rule with `set {name}`"),
+                        format!(
+                            "choose another name, change that rule with `mcrctl set {name}`, or remove it first"
+                        ),
                     ),
                     None => taken(&key, &entry.rule.input, &key),
                 });
@@ -374,8 +378,14 @@ fn overlaps(a: &Input, b: &Input) -> bool {
 fn taken(key: &RuleKey, input: &Input, other: &RuleKey) -> Refusal {
     Refusal::new(
         Code::Conflict,
-        format!("rule {key}: the input {input} is taken by rule {other}"),
-        format!("add outputs to that rule with `output add {other} ...`, or remove it first"),
+        if key.as_str() == input.to_string() {
+            format!("the input {input} is taken by rule {other}")
+        } else {
+            format!("rule {key}: the input {input} is taken by rule {other}")
+        },
+        format!(
+            "add outputs to that rule with `mcrctl output add {other} ...`, or remove it first"
+        ),
     )
 }
 

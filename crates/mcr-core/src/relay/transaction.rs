@@ -134,7 +134,7 @@ impl Relay {
             return Err(refusal);
         }
         if guard.dry_run || differences.is_empty() {
-            let change = self.describe(&differences, guard.dry_run);
+            let change = self.describe(&differences, strict, guard.dry_run);
             if guard.dry_run {
                 self.table.revert(differences);
             }
@@ -358,7 +358,7 @@ impl Relay {
             }
         }
         if let Some(id) = transaction.reply_to {
-            let change = self.describe(&transaction.differences, false);
+            let change = self.describe(&transaction.differences, transaction.strict, false);
             self.actions.push_back(Action::Reply(id, Ok(change)));
         }
     }
@@ -471,13 +471,22 @@ impl Relay {
         ))
     }
 
-    fn describe(&self, differences: &[Difference], dry_run: bool) -> Change {
+    fn describe(&self, differences: &[Difference], by_client: bool, dry_run: bool) -> Change {
         let mut change = Change {
             generation: self.generation,
             changed: !differences.is_empty() && !dry_run,
             warnings: self.table.warnings(differences, &self.links),
             ..Change::default()
         };
+        if by_client {
+            let file = |d: &&Difference| {
+                d.before.as_ref().is_some_and(|(_, entry)| entry.origin == Origin::File)
+            };
+            let keys = differences.iter().filter(file).filter_map(|d| d.before.as_ref());
+            change.warnings.extend(keys.map(|(key, _)| {
+                format!("{key}: is in a configuration file, and the next reload brings it back")
+            }));
+        }
         for difference in differences {
             match (&difference.before, &difference.after) {
                 (None, Some((key, _))) => change.added.push(key.to_string()),

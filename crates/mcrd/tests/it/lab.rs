@@ -79,7 +79,7 @@ impl Lab {
 
     /// `ip` in a namespace.
     pub(crate) fn ip(&self, role: &str, arguments: &str) {
-        let arguments = arguments.split(' ');
+        let arguments = arguments.split_whitespace();
         run(Command::new("ip").args(["-n", &self.namespace(role)]).args(arguments));
     }
 
@@ -121,7 +121,7 @@ impl Lab {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.path().join(format!("receiver-{number}.json"));
         let mut command = self.command(role, sibling("mcrgen"));
-        command.args(["recv", "--json"]).args(arguments.split(' '));
+        command.args(["recv", "--json"]).args(arguments.split_whitespace());
         command.stdout(File::create(&path).unwrap()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -139,7 +139,7 @@ impl Lab {
     /// Sends from a namespace; returns the sender's report.
     pub(crate) fn send_from(&self, role: &str, arguments: &str) -> Value {
         let mut command = self.command(role, sibling("mcrgen"));
-        let output = run(command.args(["send", "--json"]).args(arguments.split(' ')));
+        let output = run(command.args(["send", "--json"]).args(arguments.split_whitespace()));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -151,7 +151,7 @@ impl Lab {
     /// A sender that goes on until it is ended.
     pub(crate) fn sender(&self, arguments: &str) -> Background {
         let mut command = self.command("gen", sibling("mcrgen"));
-        command.args(["send", "--json", "--interface", "veth0"]).args(arguments.split(' '));
+        command.args(["send", "--json", "--interface", "veth0"]).args(arguments.split_whitespace());
         Background(Some(command.stdout(Stdio::piped()).spawn().unwrap()))
     }
 }

@@ -298,7 +298,7 @@ fn clients_that_send_too_much_or_too_little_harm_nobody() {
     let (status, reply) = relay.exchange(&length, &[&mebibyte[..]; 33]);
     assert_eq!(status, 413, "{reply}");
     contains(&reply.to_string(), &["too-large", "32 MiB", "several requests"], "length");
-    let chunk: Vec<&[u8]> = [b"100000\r\n", &mebibyte[..], b"\r\n"].repeat(33);
+    let chunk: Vec<&[u8]> = [&b"100000\r\n"[..], &mebibyte, b"\r\n"].repeat(33);
     let (status, reply) =
         relay.exchange(&format!("{head}transfer-encoding: chunked\r\n\r\n"), &chunk);
     assert_eq!((status, reply["error"]["code"].as_str()), (413, Some("too-large")), "{reply}");

@@ -1,1 +1,323 @@
-//! (being written)
+//! How a daemon comes up, what keeps it from coming up, and what it leaves behind.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use serde_json::Value;
+
+use crate::lab::{Daemon, Lab, can_run, run, sibling, wait_for};
+
+const RULE: &str = "[[rule]]\nname = \"a\"\ninput = \"239.1.1.1:5001@veth1\"\noutputs = \
+                    [\"239.10.1.1:6001@veth2\"]\n";
+const RECEIVED: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
+const SENT: &str = "--group 239.1.1.1 --port 5001 --size 100";
+
+/// A daemon that must not come up: what it says. It leaves nothing behind.
+fn refused(lab: &Lab, command: &mut Command, fragments: &[&str]) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(1), "{command:?}: {said}");
+    for fragment in fragments {
+        assert!(said.contains(fragment), "{command:?}\nlacks {fragment:?}: {said}");
+    }
+    nothing_is_left(&lab.name);
+    said
+}
+
+/// `mcrd` for this lab, not started.
+fn mcrd(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = lab.command("relay", env!("CARGO_BIN_EXE_mcrd"));
+    command.args(["--instance", &lab.name]).args(arguments);
+    command
+}
+
+/// A daemon attached in that way, whatever the environment says.
+fn attached(lab: &Lab, attach: &str, arguments: &[&str]) -> Daemon {
+    let command = mcrd(lab, &[&["--attach", attach], arguments].concat());
+    let daemon = Daemon::start(command, &lab.name, lab.folder.path().join("mcrd.log"));
+    wait_for("the daemon", || daemon.ctl(&["status"]).is_ok());
+    daemon
+}
+
+fn pins(instance: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf/mcr").join(instance)
+}
+
+/// The files of an instance in /run/mcr.
+fn files(instance: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/run/mcr").into_iter().flatten().flatten();
+    let start = format!("{instance}.");
+    let ours = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&start);
+    entries.map(|entry| entry.path()).filter(ours).collect()
+}
+
+fn nothing_is_left(instance: &str) {
+    assert!(!pins(instance).exists(), "{} is left", pins(instance).display());
+    assert_eq!(files(instance), Vec::<PathBuf>::new(), "left");
+}
+
+/// Nothing that is sent comes out any more.
+fn nothing_is_relayed(lab: &Lab) {
+    let receiver = lab.receiver("sink", &format!("{RECEIVED} --expect 1 --wait-first 500ms"));
+    lab.send(&format!("{SENT} --rate 1000 --count 100"));
+    assert_eq!(receiver.report()["received"], 0);
+}
+
+/// Whether an interface of the relay has a clsact qdisc.
+fn has_clsact(lab: &Lab, interface: &str) -> bool {
+    let mut tc = lab.command("relay", "tc");
+    let output = run(tc.args(["qdisc", "show", "dev", interface]));
+    String::from_utf8_lossy(&output.stdout).contains("clsact")
+}
+
+/// Where those without privileges can read and execute.
+fn public(lab: &Lab) -> PathBuf {
+    let program = lab.folder.path().join("mcrd-copy");
+    fs::copy(env!("CARGO_BIN_EXE_mcrd"), &program).unwrap();
+    for path in [lab.folder.path(), &program] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    program
+}
+
+fn nobody() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command
+}
+
+#[test]
+fn a_broken_link_keeps_its_own_rule_down() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let broken = RULE.replace("\"a\"", "\"b\"").replace("veth1", "veth8");
+    let config = lab.file("mcr.toml", &format!("{RULE}{broken}"));
+    let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
+    assert_eq!(daemon.state("a").0, "idle");
+    let (state, reason) = daemon.state("b");
+    assert_eq!(state, "waiting");
+    assert!(reason.contains("no interface veth8"), "{reason}");
+    assert!(daemon.log().contains("no interface veth8"), "{}", daemon.log());
+    let receiver = lab.receiver("sink", &format!("{RECEIVED} --expect 200"));
+    lab.send(&format!("{SENT} --rate 1000 --count 200"));
+    receiver.lossless(200);
+    lab.veth(("gen", "veth9", "10.0.4.1/24"), ("relay", "veth8", "10.0.4.2/24"));
+    wait_for("the interface is found", || daemon.state("b").0 == "idle");
+    let receiver = lab.receiver("sink", &format!("{RECEIVED} --expect 200"));
+    lab.send_from("gen", &format!("--interface veth9 {SENT} --rate 1000 --count 200"));
+    receiver.lossless(200);
+}
+
+#[test]
+fn check_needs_no_privileges() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let program = public(&lab);
+    for (text, code, fragment) in [
+        (RULE.to_owned(), 0, "1 rules, no mistakes found"),
+        (RULE.replace("239.1", "224.0.0"), 1, "mcr.toml:1:1: "),
+        (format!("{RULE}colour = 1\n"), 1, "mcr.toml:5:1: "),
+        (format!("{RULE}{RULE}"), 1, "name is taken"),
+    ] {
+        let file = lab.file("mcr.toml", &text);
+        let mut command = nobody();
+        command.arg(&program).args(["--instance", &lab.name, "--check", "--config"]).arg(file);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}: {said}");
+        assert!(said.contains(fragment), "{text}\nlacks {fragment:?}: {said}");
+        nothing_is_left(&lab.name);
+    }
+}
+
+#[test]
+fn without_privileges_it_names_the_capabilities() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let program = public(&lab);
+    let mut root = Command::new("setpriv");
+    root.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    for mut command in [root, nobody()] {
+        command.arg(&program).args(["--instance", &lab.name]);
+        refused(&lab, &mut command, &["CAP_BPF", "CAP_NET_ADMIN", "run mcrd as root"]);
+    }
+}
+
+#[test]
+fn without_bpf_it_says_so() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let filter = SeccompFilter::new(
+        [(libc::SYS_bpf, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    // The filter is of this thread and of what it starts.
+    let filtered = || {
+        seccompiler::apply_filter(&program).unwrap();
+        let fragments = ["does not run eBPF", "CONFIG_BPF_SYSCALL"];
+        let auto = refused(&lab, &mut mcrd(&lab, &[]), &fragments);
+        assert!(auto.contains("no data plane can run here"), "{auto}");
+        refused(&lab, &mut mcrd(&lab, &["--dataplane", "ebpf"]), &fragments);
+    };
+    std::thread::scope(|scope| scope.spawn(filtered).join().unwrap());
+}
+
+#[test]
+fn what_stands_in_the_way_is_refused_and_kept() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let packet = ["packet plane is not in this version", "--dataplane ebpf"];
+    refused(&lab, &mut mcrd(&lab, &["--dataplane", "packet"]), &packet);
+    let missing = lab.folder.path().join("none.toml");
+    let missing = missing.to_str().unwrap();
+    refused(&lab, &mut mcrd(&lab, &["--config", missing]), &["cannot read", missing]);
+
+    let plain = lab.file("plain.sock", "kept");
+    let text = plain.to_str().unwrap();
+    refused(&lab, &mut mcrd(&lab, &["--socket", text]), &[text, "is no socket"]);
+    assert_eq!(fs::read_to_string(&plain).unwrap(), "kept");
+
+    let live = lab.folder.path().join("live.sock");
+    let _listener = UnixListener::bind(&live).unwrap();
+    let text = live.to_str().unwrap();
+    refused(&lab, &mut mcrd(&lab, &["--socket", text]), &[text, "another daemon listens"]);
+    assert!(UnixStream::connect(&live).is_ok());
+}
+
+#[test]
+fn the_socket_of_a_dead_daemon_is_replaced() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    fs::create_dir_all("/run/mcr").unwrap();
+    let socket = PathBuf::from(format!("/run/mcr/{}.sock", lab.name));
+    drop(UnixListener::bind(&socket).unwrap());
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut daemon = lab.daemon(&[]);
+    let metadata = fs::metadata(&socket).unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o660);
+    daemon.stop();
+    nothing_is_left(&lab.name);
+}
+
+/// Killed and started again under a stream, then stopped: nothing is lost or doubled, and nothing
+/// left.
+fn crash_and_restart(attach: &str) {
+    let lab = Lab::chain();
+    let config = lab.file("mcr.toml", RULE);
+    let arguments = ["--config", config.to_str().unwrap()];
+    let mut daemon = attached(&lab, attach, &arguments);
+    daemon.ok(&["add", "239.1.2.1:5002@veth1", "239.10.2.1:6002@veth2", "--name", "r"]);
+    let receiver = lab.receiver("sink", &format!("{RECEIVED} --idle 1s"));
+    let sender = lab.sender(&format!("{SENT} --rate 2000"));
+    daemon.ok(&["wait", "a", "--for", "forwarding"]);
+
+    daemon.signal(Signal::KILL);
+    assert!(!daemon.wait().success());
+    assert!(pins(&lab.name).exists());
+    let other = "--interface veth3 --group 239.10.2.1 --port 6002 --expect 500";
+    let orphan = lab.receiver("sink", other);
+    lab.send("--group 239.1.2.1 --port 5002 --rate 1000 --count 500 --size 100");
+    orphan.lossless(500);
+
+    let mut daemon = attached(&lab, attach, &arguments);
+    daemon.ok(&["wait", "a", "--for", "forwarding"]);
+    let origins = daemon.list();
+    let origin = |n: usize| [origins[n]["name"].clone(), origins[n]["origin"].clone()];
+    assert_eq!((origin(0), origin(1)), (["a".into(), "file".into()], ["r".into(), "runtime".into()]));
+    let adopted = lab.receiver("sink", other);
+    lab.send("--group 239.1.2.1 --port 5002 --rate 1000 --count 500 --size 100");
+    adopted.lossless(500);
+    let sent: Value = serde_json::from_slice(&sender.stop().stdout).unwrap();
+    receiver.lossless(sent["sent"].as_u64().unwrap());
+
+    daemon.stop();
+    nothing_is_left(&lab.name);
+    assert!(!has_clsact(&lab, "veth1"));
+    nothing_is_relayed(&lab);
+}
+
+#[test]
+fn forwarding_outlives_the_daemon_and_the_next_takes_over() {
+    if can_run() {
+        crash_and_restart("auto");
+    }
+}
+
+#[test]
+fn with_clsact_too_forwarding_outlives_the_daemon() {
+    if can_run() {
+        crash_and_restart("clsact");
+    }
+}
+
+#[test]
+fn only_a_qdisc_of_its_own_is_removed() {
+    if !can_run() {
+        return;
+    }
+    for foreign in [false, true] {
+        let lab = Lab::chain();
+        if foreign {
+            let mut tc = lab.command("relay", "tc");
+            run(tc.args(["qdisc", "add", "dev", "veth1", "clsact"]));
+        }
+        let config = lab.file("mcr.toml", RULE);
+        let mut daemon = attached(&lab, "clsact", &["--config", config.to_str().unwrap()]);
+        assert!(has_clsact(&lab, "veth1"));
+        daemon.stop();
+        assert_eq!(has_clsact(&lab, "veth1"), foreign);
+        nothing_is_left(&lab.name);
+        nothing_is_relayed(&lab);
+    }
+}
+
+#[test]
+fn a_program_of_ours_that_nobody_accounts_for_is_refused() {
+    if !can_run() {
+        return;
+    }
+    for attach in ["tcx", "clsact"] {
+        let lab = Lab::chain();
+        let hidden = format!("{}-hidden", lab.name);
+        // With a /sys of its own, where nobody else sees its pins.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &lab.namespace("relay"), env!("CARGO_BIN_EXE_mcrd")]);
+        command.args(["--instance", &hidden, "--attach", attach]);
+        let log = lab.folder.path().join("hidden.log");
+        let mut hidden = Daemon::start(command, &hidden, log);
+        wait_for("the hidden daemon", || hidden.ctl(&["status"]).is_ok());
+        hidden.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2"]);
+        let mut daemon = attached(&lab, attach, &[]);
+        let add = ["add", "239.1.2.1:5002@veth1", "239.10.2.1:6002@veth2"];
+        let said = daemon.refused(&add);
+        for fragment in ["veth1", "no instance on this host has pinned it", "twice"] {
+            assert!(said.contains(fragment), "{attach}: lacks {fragment:?}: {said}");
+        }
+        assert_eq!(daemon.list(), serde_json::json!([]));
+        hidden.stop();
+        daemon.ok(&add);
+        daemon.stop();
+    }
+    let _ = sibling("mcrctl");
+}
