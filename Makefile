@@ -9,12 +9,14 @@ build:
 
 # 150 streams through three network namespaces; needs root.
 demo: build
+	scripts/setup.sh test
 	scripts/demo.sh
 
 # All tests; those of the data plane need root.
 test:
 	scripts/setup.sh test
 	cargo test --workspace --locked
+	MCR_TEST_ATTACH=clsact cargo test --locked -p mcrd --test it
 
 lint:
 	scripts/setup.sh build

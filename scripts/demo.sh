@@ -31,9 +31,8 @@ lab_up
 ctl() { "$bin/mcrctl" --instance "$lab_name" "$@"; }
 
 echo "relay: $streams rules, 239.1.X.Y:5000+N on veth1 to 239.10.X.Y:6000+N on veth2"
-lab_in relay "$bin/mcrd" --instance "$lab_name" --measure 2>"$files/mcrd.log" &
-lab_remember $!
-lab_await "mcrd (its log: $(tail -n 3 "$files/mcrd.log" 2>/dev/null))" ctl status
+lab_spawn relay "$bin/mcrd" --instance "$lab_name" --measure 2>"$files/mcrd.log"
+lab_await "mcrd" ctl status || { cat "$files/mcrd.log" >&2; exit 1; }
 
 for ((k = 0; k < streams; k++)); do
     group=$((k / 254 + 1)).$((k % 254 + 1))
@@ -41,21 +40,18 @@ for ((k = 0; k < streams; k++)); do
 done >"$files/rules"
 ctl batch "$files/rules" >/dev/null
 
-lab_in sink "$bin/mcrgen" recv --interface veth3 --group 239.10.1.1 --port 6001 \
+lab_spawn sink "$bin/mcrgen" recv --interface veth3 --group 239.10.1.1 --port 6001 \
     --streams "$streams" --expect "$count" --idle 3s --json \
-    >"$files/received.json" 2>"$files/receiver.log" &
-receiver=$!
-lab_remember $receiver
+    >"$files/received.json" 2>"$files/receiver.log"
+receiver=$lab_pid
 lab_await "receiver" grep -q ready "$files/receiver.log"
 
 echo "send:  $streams streams, $rate packets/s each, 1024 bytes, $count packets each"
-lab_in gen "$bin/mcrgen" send --interface veth0 --group 239.1.1.1 --port 5001 \
-    --streams "$streams" --rate "$rate" --count "$count" --size 1024 --json >"$files/sent.json" &
-sender=$!
-lab_remember $sender
-wait $sender
+lab_spawn gen "$bin/mcrgen" send --interface veth0 --group 239.1.1.1 --port 5001 \
+    --streams "$streams" --rate "$rate" --count "$count" --size 1024 --json >"$files/sent.json"
+wait "$lab_pid"
 lossless=0
-wait $receiver || lossless=$?
+wait "$receiver" || lossless=$?
 
 jq -rn --slurpfile sent "$files/sent.json" --slurpfile received "$files/received.json" \
     --argjson status "$(ctl status --json)" '

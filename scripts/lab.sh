@@ -3,11 +3,11 @@
 #   gen (veth0 10.0.0.1) -- (veth1 10.0.0.2) relay (veth2 10.0.1.1) -- (veth3 10.0.1.2) sink
 #
 # lab_up makes it, lab_down ends its processes by their ids and removes it. Names carry a suffix,
-# so that several labs stand side by side. Sets: lab_name, and in_gen, in_relay, in_sink to run a
-# command in a namespace.
+# so that several labs stand side by side.
 
 lab_name=
 lab_pids=()
+lab_pid=
 
 lab_up() {
     lab_name=mcr-$$-$RANDOM
@@ -37,9 +37,14 @@ lab_in() {
     nsenter --net="/run/netns/$lab_name-$role" "$@"
 }
 
-# Remembers a background process, to be ended by lab_down.
-lab_remember() {
-    lab_pids+=("$1")
+# Starts a program in a namespace in the background, to be ended by lab_down; its id is lab_pid.
+# nsenter becomes the program, so the id is the program's.
+lab_spawn() {
+    local role=$1
+    shift
+    nsenter --net="/run/netns/$lab_name-$role" "$@" &
+    lab_pid=$!
+    lab_pids+=("$lab_pid")
 }
 
 # Waits until a command succeeds, at most 20 seconds.

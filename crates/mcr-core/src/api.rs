@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use config::{
-    ConfigError, ConfigFile, Defaults, LimitsSpec, ParsedConfig, check_rules, parse_config,
+    ConfigError, ConfigFile, Defaults, LimitsSpec, ParsedConfig, Place, check_rules, parse_config,
     render_config,
 };
 pub use output::{OutputSpec, Setting};

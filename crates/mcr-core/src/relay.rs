@@ -32,7 +32,7 @@ use crate::action::{
     RuleCounters, RuleId, Volume,
 };
 use crate::link::{IfIndex, Links};
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 use crate::rule::RuleKey;
 use crate::table::RuleTable;
 use ids::IdPool;
@@ -57,6 +57,24 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { rules: 16_384, outputs: 16_384 }
+    }
+}
+
+impl Limits {
+    /// Refuses more than fits.
+    pub fn check(self, rules: usize, outputs: usize) -> Result<(), Refusal> {
+        if rules <= self.rules as usize && outputs <= self.outputs as usize {
+            return Ok(());
+        }
+        let Self { rules: most, outputs: most_outputs } = self;
+        Err(Refusal::new(
+            Code::Capacity,
+            format!(
+                "{rules} rules with {outputs} outputs are more than the data plane holds ({most} \
+                 and {most_outputs})"
+            ),
+            "raise max_rules and max_outputs under [limits] in the config and restart mcrd",
+        ))
     }
 }
 

@@ -96,12 +96,12 @@ impl OutputDrop {
                  or give the output a fixed ttl"
             }
             Self::InterfaceDown => {
-                "the output interface, or its peer, is down: bring it up with `ip link set up`"
+                "the output interface is down: bring it up with `ip link set up`"
             }
             Self::InterfaceGone => "the output interface does not exist any more",
             Self::QueueFull => {
-                "the queue of the output interface was full: see `tc -s qdisc`, give it a faster \
-                 link or a longer queue"
+                "the queue of the output interface was full, or the interface has no carrier: see \
+                 `ip link` and `tc -s qdisc`, give it a faster link or a longer queue"
             }
             Self::NoMemory => "the kernel had no memory for a copy of the packet",
         }

@@ -66,11 +66,11 @@ pub fn probe() -> Result<(), Refusal> {
     let capabilities = rustix::thread::capabilities(None)
         .map_err(|error| Refusal::new(Code::Internal, format!("capabilities: {error}"), ""))?
         .effective;
-    let bpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
     if !capabilities.contains(bpf) && !capabilities.contains(CapabilitySet::SYS_ADMIN) {
         return Err(Refusal::new(
             Code::Plane,
-            "no privileges for eBPF: CAP_BPF and CAP_NET_ADMIN are missing",
+            "no privileges for eBPF: CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed",
             "run mcrd as root, or give it these capabilities",
         ));
     }
@@ -174,6 +174,7 @@ impl DataPlane for BpfPlane {
         }
         for index in self.hooks.surplus(&change.inputs) {
             self.hooks.remove(index);
+            self.maps.unwatch(index);
         }
         self.maps.complete(pending, change);
         Ok(())

@@ -9,10 +9,9 @@
 pub mod bpf;
 pub mod membership;
 pub mod netlink;
-pub mod recording;
 mod sys;
 
-use mcr_core::action::{Counters, Membership, PlaneChange, PlaneRefusal};
+use mcr_core::action::{Counters, PlaneChange, PlaneRefusal};
 use mcr_core::api::ProgramCost;
 use mcr_core::refusal::Refusal;
 
@@ -50,16 +49,4 @@ pub struct Description {
     pub plane: &'static str,
     /// How it gets at packets.
     pub attach: &'static str,
-}
-
-/// Who holds group memberships.
-pub trait Memberships {
-    /// Joins a group.
-    fn join(&mut self, membership: Membership) -> Result<(), Refusal>;
-
-    /// Leaves a group. One that is not held is left alone.
-    fn leave(&mut self, membership: Membership);
-
-    /// Number of sockets used.
-    fn sockets(&self) -> usize;
 }

@@ -13,8 +13,6 @@ use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
-use crate::Memberships;
-
 /// The memberships of this process.
 #[derive(Default)]
 pub struct JoinSockets {
@@ -29,8 +27,9 @@ struct JoinSocket {
     groups: usize,
 }
 
-impl Memberships for JoinSockets {
-    fn join(&mut self, membership: Membership) -> Result<(), Refusal> {
+impl JoinSockets {
+    /// Joins a group, on a new socket when all are full.
+    pub fn join(&mut self, membership: Membership) -> Result<(), Refusal> {
         if self.held.contains_key(&membership) {
             return Ok(());
         }
@@ -55,7 +54,8 @@ impl Memberships for JoinSockets {
         }
     }
 
-    fn leave(&mut self, membership: Membership) {
+    /// Leaves a group. One that is not held is left alone.
+    pub fn leave(&mut self, membership: Membership) {
         let Some(index) = self.held.remove(&membership) else { return };
         let JoinSocket { socket, groups } = &mut self.sockets[index];
         let interface = InterfaceIndexOrAddress::Index(membership.interface.0);
@@ -67,12 +67,11 @@ impl Memberships for JoinSockets {
         }
     }
 
-    fn sockets(&self) -> usize {
+    /// Number of sockets used.
+    pub fn sockets(&self) -> usize {
         self.sockets.len()
     }
-}
 
-impl JoinSockets {
     fn open(&mut self) -> io::Result<usize> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         self.sockets.push(JoinSocket { socket, groups: 0 });

@@ -7,8 +7,11 @@ mod clsact;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::future::select;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::{IfIndex, Link, LinkKind, Links};
 use mcr_core::refusal::{Code, Refusal};
@@ -18,16 +21,18 @@ use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_sys::SocketAddr;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
-pub(crate) use clsact::{is_exists, remove_empty_clsact};
+pub(crate) use clsact::{is_exists, programs, remove_empty_clsact};
 
 /// A connection to the kernel, and its notifications.
 pub struct Netlink {
     handle: Handle,
-    notifications:
-        futures_util::stream::BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    notifications: BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// Changes of `mc_forwarding`, which rtnetlink cannot read; here they only wake.
+    netconf: TokioSocket,
 }
 
 impl Netlink {
@@ -37,10 +42,12 @@ impl Netlink {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Netconf,
         ])?;
         tokio::spawn(connection);
-        Ok(Self { handle, notifications: notifications.boxed() })
+        let mut netconf = TokioSocket::new(NETLINK_ROUTE)?;
+        netconf.socket_mut().bind_auto()?;
+        netconf.socket_mut().add_membership(MulticastGroup::Ipv4Netconf as u32)?;
+        Ok(Self { handle, notifications: notifications.boxed(), netconf })
     }
 
     /// Waits until something may have changed; takes all notifications that are there.
@@ -48,7 +55,11 @@ impl Netlink {
     /// An error means that the connection has ended.
     pub async fn changed(&mut self) -> io::Result<()> {
         let mut ready = (&mut self.notifications).ready_chunks(1024);
-        ready.next().await.map(|_| ()).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        let links =
+            async { ready.next().await.map(|_| ()).ok_or(io::ErrorKind::BrokenPipe.into()) };
+        let mut buffer = Vec::with_capacity(4096);
+        let netconf = self.netconf.recv(&mut buffer).map_ok(|_| ());
+        select(pin!(links), pin!(netconf)).await.factor_first().0
     }
 
     /// All interfaces as they are.

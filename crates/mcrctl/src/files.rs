@@ -6,11 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mcr_core::api::{
-    ConfigError, ConfigFile, ParsedConfig, RuleList, RuleSet, RuleSpec, check_rules, parse_config,
-    render_config,
+    ParsedConfig, RuleList, RuleSet, RuleSpec, check_rules, parse_config, render_config,
 };
 use mcr_core::refusal::{Code, Refusal};
-use mcr_core::rule::Rule;
 use serde_json::json;
 
 use crate::client::Question;
@@ -20,12 +18,9 @@ use crate::{Session, change, show, terminal};
 /// Needs neither a daemon nor privileges.
 pub(crate) fn check(session: &Session, file: &Path) -> Result<(), Failure> {
     let (name, text) = read(file)?;
-    let ParsedConfig { rules, .. } = parse(&name, &text)?;
-    let warnings = check_rules(&rules).map_err(|refusal| {
-        let count = fitting(&rules);
-        let refusal = check_rules(&rules[..=count]).err().unwrap_or(refusal);
-        at_rule(&name, &text, count, refusal)
-    })?;
+    let ParsedConfig { rules, places, .. } = parse(&name, &text)?;
+    let warnings = check_rules(&rules)
+        .map_err(|(position, refusal)| Failure::from(refusal.about(&places[position])))?;
     let count = rules.len();
     if session.json {
         return terminal::print(&format!("{}\n", json!({"rules": count, "warnings": warnings})));
@@ -42,7 +37,7 @@ pub(crate) fn apply(
     allow_empty: bool,
 ) -> Result<(), Failure> {
     let (name, text) = read(file)?;
-    let ParsedConfig { rules, limits } = parse(&name, &text)?;
+    let ParsedConfig { rules, limits, .. } = parse(&name, &text)?;
     if limits.is_some() {
         terminal::warn(&["[limits] is for the start of mcrd; apply takes the rules alone".into()]);
     }
@@ -90,34 +85,6 @@ pub(crate) fn read(file: &Path) -> Result<(String, String), Failure> {
 fn parse(name: &str, text: &str) -> Result<ParsedConfig, Failure> {
     parse_config(name, text)
         .map_err(|error| Refusal::new(Code::Invalid, error.to_string(), "").into())
-}
-
-/// How many rules of those that do not fit together still do, from the first on. Found by halving:
-/// what fits does so without those behind it too.
-fn fitting(rules: &[Rule]) -> usize {
-    let (mut good, mut bad) = (0, rules.len());
-    while bad - good > 1 {
-        let middle = usize::midpoint(good, bad);
-        if check_rules(&rules[..middle]).is_ok() { good = middle } else { bad = middle }
-    }
-    good
-}
-
-/// The refusal with the place of the rule in front of it.
-fn at_rule(name: &str, text: &str, position: usize, refusal: Refusal) -> Failure {
-    let config = toml::from_str::<ConfigFile>(text).ok();
-    let spans = config.map(|config| config.rule.into_iter().map(|rule| rule.span().start));
-    let start = spans.and_then(|mut spans| spans.nth(position)).unwrap_or_default();
-    let before = &text[..start];
-    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count());
-    let line = before.matches('\n').count();
-    let place = ConfigError {
-        file: name.into(),
-        line: line + 1,
-        column: column + 1,
-        message: refusal.message,
-    };
-    Refusal::new(refusal.code, place.to_string(), refusal.hint).into()
 }
 
 /// Writes beside the file, then puts the new one in its place: whoever reads it finds the old text

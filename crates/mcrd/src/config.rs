@@ -14,27 +14,31 @@ use mcr_core::rule::Rule;
 pub(crate) struct Config {
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Limits,
+    /// What may not be meant.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads FILE, and `*.toml` of the folder beside it in the order of their names.
 pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
-    let mut config = Config::default();
-    let ParsedConfig { rules, limits } = parse(file)?;
-    config.rules = rules;
-    config.limits = limits.unwrap_or_default();
+    let ParsedConfig { mut rules, mut places, limits } = parse(file)?;
+    let limits = limits.unwrap_or_default();
     for file in further_files(&file.with_extension("d"))? {
-        let ParsedConfig { rules, limits } = parse(&file)?;
-        if limits.is_some() {
+        let further = parse(&file)?;
+        if further.limits.is_some() {
             return Err(Refusal::new(
                 Code::Invalid,
                 format!("{}: [limits] belongs into the main file", file.display()),
                 "move it there",
             ));
         }
-        config.rules.extend(rules);
+        rules.extend(further.rules);
+        places.extend(further.places);
     }
-    check_rules(&config.rules).map_err(|refusal| refusal.about(file.display()))?;
-    Ok(config)
+    let warnings =
+        check_rules(&rules).map_err(|(position, refusal)| refusal.about(&places[position]))?;
+    let outputs: usize = rules.iter().map(|rule| rule.outputs.len()).sum();
+    limits.check(rules.len(), outputs).map_err(|refusal| refusal.about(file.display()))?;
+    Ok(Config { rules, limits, warnings })
 }
 
 fn parse(file: &Path) -> Result<ParsedConfig, Refusal> {

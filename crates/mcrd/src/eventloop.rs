@@ -16,16 +16,17 @@ use std::path::PathBuf;
 use std::process;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, InterfaceStatus, RuleList, Stats, Status};
 use mcr_core::link::Links;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request, time};
 use mcr_core::rule::{Rule, RuleKey};
+use mcr_dataplane::DataPlane;
 use mcr_dataplane::membership::JoinSockets;
 use mcr_dataplane::netlink::{Netlink, transmit_drops};
-use mcr_dataplane::{DataPlane, Memberships};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -76,11 +77,11 @@ struct Daemon<P> {
 pub(crate) async fn run(
     args: &Args,
     instance: Instance,
+    listener: UnixListener,
     plane: impl DataPlane,
     config: Config,
 ) -> anyhow::Result<()> {
     let mut sources = Sources::open()?;
-    let listener = instance.listen()?;
     let (commands, receiver) = mpsc::channel(COMMANDS);
     sources.commands = Some(receiver);
     let started = SystemTime::now();
@@ -107,15 +108,13 @@ pub(crate) async fn run(
         started,
     };
     daemon.relay.handle_links(sources.links().await?, Instant::now());
-    if let Err(error) = daemon.start(config.rules) {
-        daemon.stop("start refused");
-        return Err(error.into());
-    }
+    // Refused: what a crash has left goes on forwarding, and its rules are kept.
+    daemon.start(config.rules)?;
     tokio::spawn(control::serve(listener, commands));
     tracing::info!("ready");
-    let why = daemon.serve(&mut sources).await;
-    daemon.stop(why);
-    Ok(())
+    let ended = daemon.serve(&mut sources).await;
+    daemon.stop();
+    ended
 }
 
 /// Where events come from.
@@ -205,11 +204,15 @@ impl<P: DataPlane> Daemon<P> {
         Ok(())
     }
 
-    async fn serve(&mut self, sources: &mut Sources) -> &'static str {
+    /// Until a signal; an error is the loss of something that the daemon cannot be without.
+    async fn serve(&mut self, sources: &mut Sources) -> anyhow::Result<()> {
         loop {
             match sources.next().await {
-                Event::Stop(why) => return why,
-                Event::NetlinkEnded => return "netlink connection lost",
+                Event::Stop(signal) => {
+                    tracing::info!(signal, "mcrd stops");
+                    return Ok(());
+                }
+                Event::NetlinkEnded => bail!("the netlink connection has ended"),
                 Event::Reload => match self.reload() {
                     Ok(request) => self.change(request, Guard::default(), None),
                     Err(refusal) => tracing::error!(%refusal, "reload refused"),
@@ -258,7 +261,7 @@ impl<P: DataPlane> Daemon<P> {
                 "start it with --config FILE, or use `mcrctl apply FILE`",
             ));
         };
-        let Config { rules, limits } = config::load(path)?;
+        let Config { rules, limits, .. } = config::load(path)?;
         if limits != self.relay.limits() {
             tracing::warn!("[limits] has changed; it takes effect at the next start");
         }
@@ -395,10 +398,9 @@ impl<P: DataPlane> Daemon<P> {
         }
     }
 
-    fn stop(mut self, why: &str) {
-        tracing::info!(why, "mcrd stops");
+    fn stop(mut self) {
         self.plane.stop();
-        self.instance.release();
+        self.instance.forget_rules();
     }
 }
 

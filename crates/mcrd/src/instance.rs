@@ -7,9 +7,10 @@
 //! /run/mcr/NAME.rules   runtime rules (JSON), for the start after a crash
 //! ```
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ pub(crate) struct Instance {
     socket: PathBuf,
     rules: PathBuf,
     lock_path: PathBuf,
+    /// Whether the socket file is ours to remove.
+    listens: Cell<bool>,
     _lock: File,
 }
 
@@ -36,17 +39,24 @@ impl Instance {
         let run = Path::new(RUN);
         fs::create_dir_all(run).map_err(|e| unusable(run, &e))?;
         let lock_path = run.join(format!("{name}.lock"));
-        let options =
-            File::options().read(true).write(true).create(true).truncate(false).to_owned();
-        let mut lock = options.open(&lock_path).map_err(|e| unusable(&lock_path, &e))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = io::read_to_string(&lock).unwrap_or_default();
-            return Err(Refusal::new(
-                Code::Conflict,
-                format!("instance {name} is running already (process {})", holder.trim()),
-                "stop it first, or choose another name with --instance",
-            ));
-        }
+        let mut lock = loop {
+            let options =
+                File::options().read(true).write(true).create(true).truncate(false).clone();
+            let lock = options.open(&lock_path).map_err(|e| unusable(&lock_path, &e))?;
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                let holder = io::read_to_string(&lock).unwrap_or_default();
+                return Err(Refusal::new(
+                    Code::Conflict,
+                    format!("instance {name} is running already (process {})", holder.trim()),
+                    "stop it first, or choose another name with --instance",
+                ));
+            }
+            // A daemon that stopped meanwhile has removed the file, and the next would lock a new one.
+            let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
+            if inode(lock.metadata()) == inode(fs::metadata(&lock_path)) {
+                break lock;
+            }
+        };
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|e| unusable(&lock_path, &e))?;
@@ -55,6 +65,7 @@ impl Instance {
             socket: socket.map_or_else(|| run.join(format!("{name}.sock")), Path::to_owned),
             rules: run.join(format!("{name}.rules")),
             lock_path,
+            listens: Cell::new(false),
             _lock: lock,
         })
     }
@@ -84,6 +95,7 @@ impl Instance {
         let umask = rustix::process::umask(Mode::from_raw_mode(0o117));
         let listener = UnixListener::bind(path);
         rustix::process::umask(umask);
+        self.listens.set(listener.is_ok());
         listener.map_err(|e| unusable(path, &e))
     }
 
@@ -113,12 +125,20 @@ impl Instance {
         }
     }
 
-    /// Removes the files of a clean stop.
-    pub(crate) fn release(self) {
-        for path in [&self.socket, &self.rules, &self.lock_path] {
-            // What is not there needs no removing.
-            let _ = fs::remove_file(path);
+    /// Forgets the kept rules: the end of a clean stop.
+    pub(crate) fn forget_rules(&self) {
+        // What is not there needs no removing.
+        let _ = fs::remove_file(&self.rules);
+    }
+}
+
+/// Also when a start is refused: only a crash leaves these files.
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.listens.get() {
+            let _ = fs::remove_file(&self.socket);
         }
+        let _ = fs::remove_file(&self.lock_path);
     }
 }
 
@@ -126,6 +146,6 @@ fn unusable(path: &Path, error: &io::Error) -> Refusal {
     Refusal::new(
         Code::Internal,
         format!("cannot use {}: {error}", path.display()),
-        "run mcrd as root, or give it a --socket and a /run/mcr that it may write to",
+        "run mcrd as root, or let its user write to /run/mcr, where its lock is too",
     )
 }

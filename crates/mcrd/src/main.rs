@@ -37,36 +37,51 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
     if args.check {
+        for warning in &config.warnings {
+            writeln!(std::io::stderr(), "warning: {warning}")?;
+        }
         let count = config.rules.len();
-        writeln!(std::io::stdout(), "{count} rules, no mistakes found")?;
+        let plural = if count == 1 { "" } else { "s" };
+        writeln!(std::io::stdout(), "{count} rule{plural}, no mistakes found")?;
         return Ok(());
     }
     logging::start(args);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    probe_plane(args.dataplane)?;
     let instance = Instance::acquire(&args.instance, args.socket.as_deref())?;
-    let plane = open_plane(args, &config)?;
+    let listener = {
+        let _runtime = runtime.enter();
+        instance.listen()?
+    };
+    let plane = open_plane(args, &config).map_err(|refusal| name_plane(args.dataplane, refusal))?;
     mcr_dataplane::raise_open_files();
-    runtime.block_on(eventloop::run(args, instance, plane, config)).context("stopped")
+    runtime.block_on(eventloop::run(args, instance, listener, plane, config)).context("stopped")
 }
 
-/// The plane that was named, or the first that runs here.
-fn open_plane(args: &Args, config: &Config) -> Result<BpfPlane, Refusal> {
-    if args.dataplane == Plane::Packet {
+/// Whether the plane that was named, or any, can run here.
+fn probe_plane(plane: Plane) -> Result<(), Refusal> {
+    if plane == Plane::Packet {
         return Err(Refusal::new(
             Code::NotYet,
             "the packet plane is not in this version",
             "use --dataplane ebpf",
         ));
     }
-    let options = bpf::Options {
+    bpf::probe().map_err(|refusal| name_plane(plane, refusal))
+}
+
+fn open_plane(args: &Args, config: &Config) -> Result<BpfPlane, Refusal> {
+    BpfPlane::open(&bpf::Options {
         instance: args.instance.clone(),
         attach: args.attach.into(),
         limits: config.limits,
         measure: args.measure,
-    };
-    let plane = bpf::probe().and_then(|()| BpfPlane::open(&options));
-    plane.map_err(|refusal| match args.dataplane {
+    })
+}
+
+fn name_plane(plane: Plane, refusal: Refusal) -> Refusal {
+    match plane {
         Plane::Auto => refusal.about("no data plane can run here: ebpf"),
         Plane::Ebpf | Plane::Packet => refusal.about("the ebpf plane cannot run"),
-    })
+    }
 }

@@ -58,6 +58,8 @@ impl Default for LimitsSpec {
 pub struct ParsedConfig {
     /// Each checked by itself.
     pub rules: Vec<Rule>,
+    /// Where each of them stands.
+    pub places: Vec<Place>,
     /// Absent when the file does not say.
     pub limits: Option<Limits>,
 }
@@ -74,22 +76,48 @@ pub struct Defaults {
     pub local: Option<String>,
 }
 
-/// What is wrong with a configuration, and where.
+/// A place in a configuration file; prints as `FILE:LINE:COLUMN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub struct Place {
     /// The file's name.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+}
+
+impl Place {
+    /// The place of a byte of the text.
+    fn of(file: &str, text: &str, at: usize) -> Self {
+        let before = text.get(..at).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self {
+            file: file.into(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where.
+    pub place: Place,
     /// What is wrong and what to do.
     pub message: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)
+        write!(f, "{}: {}", self.place, self.message)
     }
 }
 
@@ -97,16 +125,8 @@ impl std::error::Error for ConfigError {}
 
 /// The TOML text of `file`, its rules each checked by itself.
 pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError> {
-    let error = |at: usize, message: String| {
-        let before = text.get(..at).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        ConfigError {
-            file: file.into(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message,
-        }
-    };
+    let place = |at| Place::of(file, text, at);
+    let error = |at, message| ConfigError { place: place(at), message };
     let config: ConfigFile = toml::from_str(text)
         .map_err(|e| error(e.span().map_or(0, |span| span.start), e.message().into()))?;
     let limits =
@@ -125,7 +145,7 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
             defaults
         }
     };
-    let mut rules = Vec::with_capacity(config.rule.len());
+    let (mut rules, mut places) = (Vec::new(), Vec::new());
     for spanned in config.rule {
         let at = spanned.span().start;
         let mut spec = spanned.into_inner();
@@ -134,20 +154,24 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
             output.ttl = output.ttl.take().or_else(|| defaults.ttl.clone());
             output.dscp = output.dscp.take().or_else(|| defaults.dscp.clone());
         }
+        places.push(place(at));
         rules.push(spec.check().map_err(|refusal| error(at, refusal.to_string()))?);
     }
-    Ok(ParsedConfig { rules, limits })
+    Ok(ParsedConfig { rules, places, limits })
 }
 
 /// What rules show wrong together, and what this version does not relay yet. Returns what may not
-/// be meant.
-pub fn check_rules(rules: &[Rule]) -> Result<Vec<String>, Refusal> {
+/// be meant, or the position of the first rule that does not fit those before it, and why.
+pub fn check_rules(rules: &[Rule]) -> Result<Vec<String>, (usize, Refusal)> {
     let (mut table, links) = (RuleTable::default(), Links::default());
-    rules.iter().try_for_each(refuse_not_yet)?;
-    let entry = |rule: &Rule| Entry { rule: rule.clone(), origin: Origin::File };
-    let edits = rules.iter().map(|rule| Edit::Add(entry(rule))).collect();
-    let differences = table.change(edits)?;
-    Ok(table.warnings(&differences, &links))
+    let mut all = Vec::with_capacity(rules.len());
+    for (position, rule) in rules.iter().enumerate() {
+        let blame = |refusal| (position, refusal);
+        refuse_not_yet(rule).map_err(blame)?;
+        let entry = Entry { rule: rule.clone(), origin: Origin::File };
+        all.extend(table.change(vec![Edit::Add(entry)]).map_err(blame)?);
+    }
+    Ok(table.warnings(&all, &links))
 }
 
 /// The text of a file that [`parse_config`] reads back as the same rules.

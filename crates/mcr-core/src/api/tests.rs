@@ -228,7 +228,7 @@ fn rules_of_a_file_are_checked_together_without_a_machine() {
         (vec![circle, back], Code::Conflict),
     ];
     for (rules, code) in cases {
-        assert_eq!(check_rules(&rules).unwrap_err().code, code, "{rules:?}");
+        assert_eq!(check_rules(&rules).unwrap_err().1.code, code, "{rules:?}");
     }
 }
 

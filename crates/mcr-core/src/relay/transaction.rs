@@ -457,18 +457,7 @@ impl Relay {
 
     fn refuse_too_many(&self) -> Result<(), Refusal> {
         let outputs: usize = self.table.iter().map(|(_, entry)| entry.rule.outputs.len()).sum();
-        let (rules, limits) = (self.table.len(), self.limits);
-        if rules <= limits.rules as usize && outputs <= limits.outputs as usize {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Code::Capacity,
-            format!(
-                "{rules} rules with {outputs} outputs are more than the data plane holds ({} and {})",
-                limits.rules, limits.outputs
-            ),
-            "raise max_rules and max_outputs under [limits] in the config and restart mcrd",
-        ))
+        self.limits.check(self.table.len(), outputs)
     }
 
     fn describe(&self, differences: &[Difference], by_client: bool, dry_run: bool) -> Change {

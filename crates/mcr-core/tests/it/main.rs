@@ -1,5 +1,7 @@
 //! The golden frames of `vectors/` through `forward`.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::fs;
 use std::path::Path;
 

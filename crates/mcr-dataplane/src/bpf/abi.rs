@@ -115,3 +115,34 @@ const _: () = assert!(size_of::<RawPass>() == 32);
 unsafe impl aya::Pod for RawKey {}
 // SAFETY: as for RawKey: repr(C), 36 bytes without padding, asserted above.
 unsafe impl aya::Pod for RawOutput {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reason of `verdict.rs` has the number of its namesake in `abi.h`.
+    #[test]
+    fn reasons_have_the_same_numbers_on_both_sides() {
+        let header = include_str!("abi.h");
+        let number = |name: String| {
+            let line =
+                header.lines().find_map(|line| line.trim().strip_prefix(&format!("{name} = ")));
+            line.and_then(|rest| rest.trim_end_matches(',').parse::<u32>().ok())
+        };
+        let constant = |prefix: &str, name: &str| {
+            format!("{prefix}_{}", name.to_uppercase().replace('-', "_"))
+        };
+        for reason in RuleDrop::ALL {
+            assert_eq!(number(constant("RULE", reason.name())), Some(reason as u32));
+        }
+        for reason in OutputDrop::ALL {
+            assert_eq!(number(constant("OUTPUT", reason.name())), Some(reason as u32));
+        }
+        for reason in Pass::COUNTED {
+            assert_eq!(number(constant("PASS", reason.name())), Some(reason as u32));
+        }
+        assert_eq!(number("RULE_DROPS".into()), Some(RuleDrop::ALL.len() as u32));
+        assert_eq!(number("OUTPUT_DROPS".into()), Some(OutputDrop::ALL.len() as u32));
+        assert_eq!(number("PASS_COUNTED".into()), Some(Pass::COUNTED.len() as u32));
+    }
+}

@@ -120,7 +120,7 @@ impl Hooks {
         let id = match taken_over {
             Some(id) => id,
             None => {
-                refuse_unaccounted(name)?;
+                refuse_unaccounted(name, index)?;
                 program
                     .attach_with_options(
                         name,
@@ -141,6 +141,7 @@ impl Hooks {
         index: IfIndex,
         name: &str,
     ) -> Result<Hook, Refusal> {
+        refuse_unaccounted(name, index)?;
         let made = match qdisc_add_clsact(name) {
             Ok(()) => true,
             Err(error) if netlink::is_exists(&error) => false,
@@ -257,19 +258,20 @@ fn has_tcx() -> bool {
 }
 
 /// A program by our name that no instance has pinned would relay every packet once more.
-fn refuse_unaccounted(name: &str) -> Result<(), Refusal> {
-    let (_, programs) =
-        SchedClassifier::query_tcx(name, TcAttachType::Ingress).map_err(|e| refused(&e))?;
+fn refuse_unaccounted(name: &str, index: IfIndex) -> Result<(), Refusal> {
+    let mut programs = netlink::programs(index).map_err(|e| refused(&e))?;
+    // An error is a kernel without TCX.
+    if let Ok((_, tcx)) = SchedClassifier::query_tcx(name, TcAttachType::Ingress) {
+        let name = |info: &aya::programs::ProgramInfo| info.name_as_str().unwrap_or("").to_owned();
+        programs.extend(tcx.iter().map(|info| (name(info), info.id())));
+    }
     let known = Pins::programs_of_all_instances();
-    let ours = |info: &&aya::programs::ProgramInfo| info.name_as_str() == Some(PROGRAM);
-    match programs.iter().filter(ours).find(|info| !known.contains(&info.id())) {
+    let stranger = |(name, id): &&(String, u32)| name == PROGRAM && !known.contains(id);
+    match programs.iter().find(stranger) {
         None => Ok(()),
-        Some(info) => Err(Refusal::new(
+        Some((_, id)) => Err(Refusal::new(
             Code::Plane,
-            format!(
-                "program {} on it is MCR's, and no instance on this host has pinned it",
-                info.id()
-            ),
+            format!("program {id} on it is MCR's, and no instance on this host has pinned it"),
             "it would relay every packet twice: stop the mcrd that holds it (it may run under \
              `ip netns exec`, with a /sys/fs/bpf of its own), or detach it with bpftool",
         )),

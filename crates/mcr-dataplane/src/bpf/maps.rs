@@ -252,6 +252,11 @@ impl Maps {
         self.pass_stats.insert(interface.0, zeros, 0).map_err(|e| refused("pass_stats", &e))
     }
 
+    /// Counts no more on an interface.
+    pub(super) fn unwatch(&mut self, interface: IfIndex) {
+        report("pass_stats", self.pass_stats.remove(&interface.0));
+    }
+
     /// Reads all counters.
     pub(super) fn counters(&self, (rules, outputs): (u32, u32)) -> Result<Counters, Refusal> {
         let mut counters = Counters::default();

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Map;
+use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
@@ -82,17 +83,21 @@ impl Pins {
         let _ = fs::remove_dir(instance);
     }
 
-    /// The programs of all links that any instance has pinned.
+    /// The programs of all links and filters that any instance has pinned.
     pub(super) fn programs_of_all_instances() -> Vec<u32> {
         let folders = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
         let instances = folders(Path::new(BPFFS).join("mcr"));
         let pins = instances.flat_map(|i| folders(i.path())).flat_map(|l| folders(l.path()));
-        let links = pins.filter(|pin| pin.file_name().to_string_lossy().starts_with("link-"));
-        links
-            .filter_map(|pin| PinnedLink::from_pin(pin.path()).ok())
-            .filter_map(|link| FdLink::from(link).info().ok())
-            .map(|info| info.program_id())
-            .collect()
+        let program = |pin: fs::DirEntry| {
+            let (name, path) = (pin.file_name(), pin.path());
+            if name.to_string_lossy().starts_with("link-") {
+                let link = PinnedLink::from_pin(path).ok()?;
+                return Some(FdLink::from(link).info().ok()?.program_id());
+            }
+            let mark = name.to_string_lossy().starts_with("filter-");
+            mark.then(|| ProgramInfo::from_pin(path).ok().map(|info| info.id())).flatten()
+        };
+        pins.filter_map(program).collect()
     }
 }
 

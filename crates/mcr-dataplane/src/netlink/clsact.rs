@@ -8,7 +8,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -31,7 +31,7 @@ pub(crate) fn remove_empty_clsact(index: IfIndex) {
         }
         let mut message = message(index, TcHandle::CLSACT);
         message.attributes.push(TcAttribute::Kind("clsact".into()));
-        request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(|_| ())
+        request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK, |_| ())
     });
     if let Err(error) = removed {
         tracing::debug!(%index, %error, "clsact qdisc not removed; the interface may be gone");
@@ -42,11 +42,42 @@ pub(crate) fn remove_empty_clsact(index: IfIndex) {
 fn filters(index: IfIndex) -> io::Result<usize> {
     let mut count = 0;
     for side in [TcHandle::MIN_INGRESS, TcHandle::MIN_EGRESS] {
-        let parent = TcHandle { major: u16::MAX, minor: side };
-        let dump = RouteNetlinkMessage::GetTrafficFilter(message(index, parent));
-        count += request(dump, NLM_F_DUMP)?;
+        dump(index, side, |_| count += 1)?;
     }
     Ok(count)
+}
+
+/// Name and id of the eBPF programs on the ingress side.
+pub(crate) fn programs(index: IfIndex) -> io::Result<Vec<(String, u32)>> {
+    let mut programs = Vec::new();
+    dump(index, TcHandle::MIN_INGRESS, |filter| {
+        let (mut name, mut id) = (None, None);
+        let mut options = Vec::new();
+        for attribute in &filter.attributes {
+            if let TcAttribute::Options(some) = attribute {
+                options.extend(some);
+            }
+        }
+        for option in options {
+            if let TcOption::Bpf(TcFilterBpfOption::ProgName(text)) = option {
+                name = Some(text.clone());
+            } else if let TcOption::Bpf(TcFilterBpfOption::ProgId(number)) = option {
+                id = Some(*number);
+            }
+        }
+        programs.extend(name.zip(id));
+    })?;
+    Ok(programs)
+}
+
+fn dump(index: IfIndex, side: u16, mut each: impl FnMut(TcMessage)) -> io::Result<()> {
+    let parent = TcHandle { major: u16::MAX, minor: side };
+    let dump = RouteNetlinkMessage::GetTrafficFilter(message(index, parent));
+    request(dump, NLM_F_DUMP, |answer| {
+        if let RouteNetlinkMessage::NewTrafficFilter(filter) = answer {
+            each(filter);
+        }
+    })
 }
 
 fn message(index: IfIndex, parent: TcHandle) -> TcMessage {
@@ -55,8 +86,12 @@ fn message(index: IfIndex, parent: TcHandle) -> TcMessage {
     message
 }
 
-/// Sends a request, and counts the answers before the closing one.
-fn request(payload: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
+/// Sends a request, and hands over the answers before the closing one.
+fn request(
+    payload: RouteNetlinkMessage,
+    flags: u16,
+    mut each: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -67,7 +102,6 @@ fn request(payload: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
-    let mut answers = 0;
     loop {
         let (received, _) = socket.recv_from_full()?;
         let mut rest = received.as_slice();
@@ -77,12 +111,14 @@ fn request(payload: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
             let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
             rest = &rest[length.max(1)..];
             if let NetlinkPayload::Error(error) = answer.payload {
-                return if error.raw_code() == 0 { Ok(answers) } else { Err(error.to_io()) };
+                return if error.raw_code() == 0 { Ok(()) } else { Err(error.to_io()) };
             }
             if let NetlinkPayload::Done(_) = answer.payload {
-                return Ok(answers);
+                return Ok(());
             }
-            answers += 1;
+            if let NetlinkPayload::InnerMessage(answer) = answer.payload {
+                each(answer);
+            }
         }
     }
 }

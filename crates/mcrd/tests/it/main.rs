@@ -1,6 +1,8 @@
 //! The relay as its users meet it: daemon, client and test tool in network namespaces, packets
 //! counted by a receiver in a namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod changes;
 mod daemon;
 mod forwarding;

@@ -58,7 +58,7 @@ fn another_tc_program_on_the_hook_still_runs() {
     command.args(["--instance", &instance]);
     let mut second = Daemon::start(command, &instance, lab.folder.path().join("second.log"));
     wait_for("the second daemon", || second.ctl(&["status"]).is_ok());
-    second.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.2:6002@veth2"]);
+    second.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.2:6002@veth2", "--local", "yes"]);
     let receivers = [
         lab.receiver("sink", &format!("{SINK} --expect 300")),
         lab.receiver("sink", "--interface veth3 --group 239.10.1.2 --port 6002 --expect 300"),
