@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -107,9 +107,9 @@ impl Instance {
     /// Keeps the rules for the next start, whole or not at all.
     pub(crate) fn save_rules(&self, rules: Vec<RuleSpec>) -> io::Result<()> {
         let new = self.rules.with_extension("rules.new");
-        let mut file = File::create(&new)?;
+        let mut file = BufWriter::new(File::create(&new)?);
         serde_json::to_writer(&mut file, &RuleSet { rules })?;
-        file.sync_all()?;
+        file.into_inner()?.sync_all()?;
         fs::rename(&new, &self.rules)
     }
 

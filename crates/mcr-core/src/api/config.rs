@@ -87,16 +87,24 @@ pub struct Place {
     pub column: usize,
 }
 
-impl Place {
-    /// The place of a byte of the text.
-    fn of(file: &str, text: &str, at: usize) -> Self {
-        let before = text.get(..at).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Self {
-            file: file.into(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+/// Finds the place of a byte; a file may have thousands of rules, so its lines are counted once.
+struct Text<'a> {
+    file: &'a str,
+    text: &'a str,
+    lines: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    fn new(file: &'a str, text: &'a str) -> Self {
+        let starts = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        Self { file, text, lines: std::iter::once(0).chain(starts).collect() }
+    }
+
+    fn place(&self, at: usize) -> Place {
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = self.lines[line - 1];
+        let column = self.text.get(start..at).unwrap_or_default().chars().count() + 1;
+        Place { file: self.file.into(), line, column }
     }
 }
 
@@ -125,8 +133,8 @@ impl std::error::Error for ConfigError {}
 
 /// The TOML text of `file`, its rules each checked by itself.
 pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError> {
-    let place = |at| Place::of(file, text, at);
-    let error = |at, message| ConfigError { place: place(at), message };
+    let lines = Text::new(file, text);
+    let error = |at, message| ConfigError { place: lines.place(at), message };
     let config: ConfigFile = toml::from_str(text)
         .map_err(|e| error(e.span().map_or(0, |span| span.start), e.message().into()))?;
     let limits =
@@ -154,7 +162,7 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
             output.ttl = output.ttl.take().or_else(|| defaults.ttl.clone());
             output.dscp = output.dscp.take().or_else(|| defaults.dscp.clone());
         }
-        places.push(place(at));
+        places.push(lines.place(at));
         rules.push(spec.check().map_err(|refusal| error(at, refusal.to_string()))?);
     }
     Ok(ParsedConfig { rules, places, limits })
