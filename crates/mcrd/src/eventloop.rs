@@ -14,32 +14,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, InterfaceStatus, RuleList, Stats, Status};
-use mcr_core::link::Links;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request, time};
 use mcr_core::rule::{Rule, RuleKey};
 use mcr_dataplane::DataPlane;
 use mcr_dataplane::membership::JoinSockets;
-use mcr_dataplane::netlink::{Netlink, transmit_drops};
+use mcr_dataplane::netlink::transmit_drops;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
 use crate::instance::Instance;
+use crate::sources::{Event, Sources};
 
 /// Commands that wait for the loop.
 const COMMANDS: usize = 64;
-/// How often the counters are read for rates and states.
-const TICK: Duration = Duration::from_millis(500);
 
 /// What a client wants, with where the answer goes. A client that has gone away takes no answer.
 pub(crate) enum Command {
@@ -48,15 +44,6 @@ pub(crate) enum Command {
     List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
     Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
     Status(oneshot::Sender<Result<Status, Refusal>>),
-}
-
-enum Event {
-    Stop(&'static str),
-    Reload,
-    Links,
-    NetlinkEnded,
-    Command(Command),
-    Tick,
 }
 
 /// Everything that the loop owns.
@@ -81,9 +68,8 @@ pub(crate) async fn run(
     plane: impl DataPlane,
     config: Config,
 ) -> anyhow::Result<()> {
-    let mut sources = Sources::open()?;
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    sources.commands = Some(receiver);
+    let mut sources = Sources::open(receiver)?;
     let started = SystemTime::now();
     let since_epoch = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let description = plane.describe();
@@ -115,57 +101,6 @@ pub(crate) async fn run(
     let ended = daemon.serve(&mut sources).await;
     daemon.stop();
     ended
-}
-
-/// Where events come from.
-struct Sources {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    netlink: Netlink,
-    commands: Option<mpsc::Receiver<Command>>,
-    tick: Interval,
-}
-
-impl Sources {
-    fn open() -> anyhow::Result<Self> {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            netlink: Netlink::open().context("cannot talk to the kernel by netlink")?,
-            commands: None,
-            tick,
-        })
-    }
-
-    async fn links(&self) -> anyhow::Result<Links> {
-        self.netlink.links().await.context("cannot read the interfaces by netlink")
-    }
-
-    /// The next event. Stopping comes first; the machine's state before what clients want of it;
-    /// the timer last, since it can always wait.
-    async fn next(&mut self) -> Event {
-        let command = async {
-            match &mut self.commands {
-                Some(commands) => commands.recv().await,
-                None => None,
-            }
-        };
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
-            _ = self.hangup.recv() => Event::Reload,
-            changed = self.netlink.changed() => {
-                if changed.is_ok() { Event::Links } else { Event::NetlinkEnded }
-            }
-            Some(command) = command => Event::Command(command),
-            _ = self.tick.tick() => Event::Tick,
-        }
-    }
 }
 
 impl<P: DataPlane> Daemon<P> {

@@ -9,6 +9,7 @@ mod control;
 mod eventloop;
 mod instance;
 mod logging;
+mod sources;
 
 use std::io::Write;
 use std::process::ExitCode;

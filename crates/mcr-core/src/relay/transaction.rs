@@ -8,16 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Guard, Problem, RETRY, Relay, Request, Running, RunningOutput, Work};
+use super::{Guard, Problem, Relay, Request, Running, RunningOutput, Work};
 use crate::action::{
-    Action, Membership, OutputCounters, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId,
-    RuleCounters, RuleId,
+    Action, Membership, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId, RuleId,
 };
-use crate::api::Change;
 use crate::link::IfIndex;
 use crate::refusal::{Code, Refusal};
 use crate::resolve::resolve;
-use crate::rule::{Origin, Rule, RuleKey};
+use crate::rule::{Rule, RuleKey};
 use crate::table::{Difference, Entry};
 
 /// Where the relay is in a transaction.
@@ -31,16 +29,16 @@ pub(super) enum Phase {
 /// A change under way.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    reply_to: Option<RequestId>,
-    strict: bool,
-    now: Instant,
-    differences: Vec<Difference>,
+    pub(super) reply_to: Option<RequestId>,
+    pub(super) strict: bool,
+    pub(super) now: Instant,
+    pub(super) differences: Vec<Difference>,
     /// Each rule that may change, as it shall run.
-    next: BTreeMap<RuleKey, Next>,
-    fresh_rules: Vec<RuleId>,
-    fresh_outputs: Vec<OutputId>,
-    joined: Vec<Membership>,
-    refused: Refused,
+    pub(super) next: BTreeMap<RuleKey, Next>,
+    pub(super) fresh_rules: Vec<RuleId>,
+    pub(super) fresh_outputs: Vec<OutputId>,
+    pub(super) joined: Vec<Membership>,
+    pub(super) refused: Refused,
 }
 
 impl Transaction {
@@ -66,17 +64,17 @@ impl Transaction {
 
 /// A rule as it shall run: what `resolve` found of it, with its ids.
 #[derive(Debug)]
-struct Next {
-    running: Running,
-    plane: Option<PlaneRule>,
-    membership: Option<Membership>,
-    missing: Option<Refusal>,
-    failed: Option<Refusal>,
+pub(super) struct Next {
+    pub(super) running: Running,
+    pub(super) plane: Option<PlaneRule>,
+    pub(super) membership: Option<Membership>,
+    pub(super) missing: Option<Refusal>,
+    pub(super) failed: Option<Refusal>,
 }
 
 /// What the machine has refused so far, in a tolerant transaction.
 #[derive(Debug, Default)]
-struct Refused {
+pub(super) struct Refused {
     memberships: BTreeMap<Membership, Refusal>,
     inputs: BTreeMap<IfIndex, Refusal>,
     /// Not to be blamed on one interface: whatever is to be installed has failed.
@@ -332,95 +330,6 @@ impl Relay {
         }
     }
 
-    fn commit(&mut self, transaction: Transaction, change: PlaneChange) {
-        (self.own, self.inputs) = (change.own, change.inputs);
-        self.zero_counters(&change.fresh_rules, &change.fresh_outputs);
-        let befores = transaction.differences.iter().filter_map(|d| d.before.as_ref());
-        let mut old: Vec<Running> =
-            befores.filter_map(|(key, _)| self.running.remove(key)).collect();
-        for (key, next) in transaction.next {
-            old.extend(self.running.remove(&key));
-            let mut running = next.running;
-            running.membership = next.plane.as_ref().and(next.membership);
-            running.installed = next.plane;
-            self.running.insert(key, running);
-        }
-        self.release_ids(&old);
-        self.settle_memberships(&transaction.joined);
-
-        let failed = |running: &Running| matches!(running.problem, Some(Problem::Failed(_)));
-        let failed = self.running.values().any(failed);
-        self.retry_at = failed.then(|| self.retry_at.unwrap_or(transaction.now + RETRY));
-        if !transaction.differences.is_empty() {
-            self.generation += 1;
-            if transaction.differences.iter().any(is_runtime) {
-                self.actions.push_back(Action::SaveRuntime);
-            }
-        }
-        if let Some(id) = transaction.reply_to {
-            let change = self.describe(&transaction.differences, transaction.strict, false);
-            self.actions.push_back(Action::Reply(id, Ok(change)));
-        }
-    }
-
-    /// What an earlier owner of the ids has counted is not the new one's.
-    fn zero_counters(&mut self, rules: &[RuleId], outputs: &[OutputId]) {
-        for id in rules {
-            if let Some(counters) = self.counters.rules.get_mut(id.0 as usize) {
-                *counters = RuleCounters::default();
-            }
-        }
-        for id in outputs {
-            if let Some(counters) = self.counters.outputs.get_mut(id.0 as usize) {
-                *counters = OutputCounters::default();
-            }
-        }
-    }
-
-    /// Frees the ids of rules and outputs that are gone.
-    fn release_ids(&mut self, old: &[Running]) {
-        let mut rules: BTreeSet<RuleId> = old.iter().map(|running| running.id).collect();
-        let outputs = |running: &Running| running.outputs.iter().map(|o| o.id).collect::<Vec<_>>();
-        let mut gone: BTreeSet<OutputId> = old.iter().flat_map(outputs).collect();
-        for running in self.running.values().filter(|_| !old.is_empty()) {
-            rules.remove(&running.id);
-            running.outputs.iter().for_each(|output| {
-                gone.remove(&output.id);
-            });
-        }
-        rules.into_iter().for_each(|id| self.rule_ids.release(id.0));
-        gone.into_iter().for_each(|id| self.output_ids.release(id.0));
-    }
-
-    /// Counts who needs which group, and leaves those that nobody needs.
-    fn settle_memberships(&mut self, joined: &[Membership]) {
-        let mut needed: BTreeMap<Membership, usize> = BTreeMap::new();
-        for membership in self.running.values().filter_map(|running| running.membership) {
-            *needed.entry(membership).or_default() += 1;
-        }
-        let held = self.memberships.keys().chain(joined);
-        let leave: BTreeSet<Membership> =
-            held.filter(|held| !needed.contains_key(held)).copied().collect();
-        self.memberships = needed;
-        if !leave.is_empty() {
-            self.actions.push_back(Action::Leave(leave.into_iter().collect()));
-        }
-    }
-
-    fn abort(&mut self, transaction: Transaction, refusal: Refusal) {
-        self.table.revert(transaction.differences);
-        transaction.fresh_rules.iter().for_each(|id| self.rule_ids.release(id.0));
-        transaction.fresh_outputs.iter().for_each(|id| self.output_ids.release(id.0));
-        if !transaction.joined.is_empty() {
-            self.actions.push_back(Action::Leave(transaction.joined));
-        }
-        if let Some(id) = transaction.reply_to {
-            self.actions.push_back(Action::Reply(id, Err(refusal)));
-        } else {
-            self.retry_at = Some(transaction.now + RETRY);
-        }
-    }
-
     fn refuse_stale(&self, guard: Guard) -> Result<(), Refusal> {
         match guard.generation {
             Some(generation) if generation != self.generation => Err(Refusal::new(
@@ -459,42 +368,8 @@ impl Relay {
         let outputs: usize = self.table.iter().map(|(_, entry)| entry.rule.outputs.len()).sum();
         self.limits.check(self.table.len(), outputs)
     }
-
-    fn describe(&self, differences: &[Difference], by_client: bool, dry_run: bool) -> Change {
-        let mut change = Change {
-            generation: self.generation,
-            changed: !differences.is_empty() && !dry_run,
-            warnings: self.table.warnings(differences, &self.links),
-            ..Change::default()
-        };
-        if by_client {
-            let file = |d: &&Difference| {
-                d.before.as_ref().is_some_and(|(_, entry)| entry.origin == Origin::File)
-            };
-            let keys = differences.iter().filter(file).filter_map(|d| d.before.as_ref());
-            change.warnings.extend(keys.map(|(key, _)| {
-                format!("{key}: is in a configuration file, and the next reload brings it back")
-            }));
-        }
-        for difference in differences {
-            match (&difference.before, &difference.after) {
-                (None, Some((key, _))) => change.added.push(key.to_string()),
-                (Some(_), Some((key, _))) => change.replaced.push(key.to_string()),
-                (Some((key, _)), None) => change.removed.push(key.to_string()),
-                (None, None) => {}
-            }
-        }
-        change
-    }
 }
 
 fn gone(difference: &Difference) -> Option<&(RuleKey, Arc<Entry>)> {
     difference.before.as_ref().filter(|_| difference.after.is_none())
-}
-
-fn is_runtime(difference: &Difference) -> bool {
-    let runtime = |side: &Option<(RuleKey, Arc<Entry>)>| {
-        side.as_ref().is_some_and(|(_, entry)| entry.origin == Origin::Runtime)
-    };
-    runtime(&difference.before) || runtime(&difference.after)
 }

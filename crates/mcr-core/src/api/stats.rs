@@ -1,0 +1,147 @@
+//! Counters and status, as replies show them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::Volume;
+
+/// Packets and payload bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Count {
+    /// Datagrams.
+    pub packets: u64,
+    /// UDP payload bytes.
+    pub bytes: u64,
+}
+
+impl From<Volume> for Count {
+    fn from(Volume { packets, bytes }: Volume) -> Self {
+        Self { packets, bytes }
+    }
+}
+
+/// How fast, over about the last second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rate {
+    /// Datagrams per second.
+    pub packets: u64,
+    /// UDP payload bits per second.
+    pub bits: u64,
+}
+
+/// Reason to packets; an absent reason is 0.
+pub type Dropped = BTreeMap<String, u64>;
+
+/// Counters of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputStats {
+    /// The destination.
+    pub to: String,
+    /// When the output came to be (RFC 3339, UTC).
+    pub since: String,
+    /// Meant for it; equals forwarded plus dropped.
+    pub offered: Count,
+    /// Handed to the interface.
+    pub forwarded: Count,
+    /// Not handed to it.
+    pub dropped: Dropped,
+    /// Packets that the output interface itself dropped since it exists, for all its traffic.
+    pub interface_dropped: u64,
+}
+
+/// Counters of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStats {
+    /// What the rule is addressed by.
+    pub name: String,
+    /// As in [`RuleView`].
+    pub state: String,
+    /// As in [`RuleView`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the rule came to be (RFC 3339, UTC).
+    pub since: String,
+    /// When packets were last seen, to the second; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_packet: Option<String>,
+    /// Arrived for the rule; equals matched plus dropped.
+    pub received: Count,
+    /// Offered to the outputs.
+    pub matched: Count,
+    /// Not offered.
+    pub dropped: Dropped,
+    /// How fast it arrives.
+    pub rate: Rate,
+    /// Each output.
+    pub outputs: Vec<OutputStats>,
+}
+
+/// `GET /v1/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Now (RFC 3339, UTC).
+    pub time: String,
+    /// Changes when the counters start anew.
+    pub boot_id: String,
+    /// Each rule asked for.
+    pub rules: Vec<RuleStats>,
+}
+
+/// An interface that MCR receives on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Groups that MCR has joined there.
+    pub groups: usize,
+    /// Packets that no rule took and the stack got, by reason.
+    pub passed: Dropped,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of `mcrd`.
+    pub version: String,
+    /// The instance name.
+    pub instance: String,
+    /// Process id of `mcrd`.
+    pub pid: u32,
+    /// When it started (RFC 3339, UTC).
+    pub since: String,
+    /// As in [`Stats`].
+    pub boot_id: String,
+    /// `ebpf`, or another plane.
+    pub plane: String,
+    /// How the plane is attached, as in `tcx` or `clsact`.
+    pub attach: String,
+    /// As in [`Change`].
+    pub generation: u64,
+    /// Number of rules by state.
+    pub states: BTreeMap<String, usize>,
+    /// Rules that are in no file and would not come back after a clean stop.
+    pub rules_in_no_file: usize,
+    /// The most rules that the plane can hold.
+    pub rules_max: u32,
+    /// The most outputs that the plane can hold, over all rules.
+    pub outputs_max: u32,
+    /// Sockets that hold group memberships.
+    pub membership_sockets: usize,
+    /// Each input interface.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Cost of the eBPF program; only while it is measured (`mcrd --measure`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramCost>,
+}
+
+/// What the kernel measured of the eBPF programs (`BPF_ENABLE_STATS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramCost {
+    /// Times they ran: once a frame on an input interface.
+    pub runs: u64,
+    /// Nanoseconds they ran for, sending included.
+    pub nanoseconds: u64,
+}
