@@ -75,17 +75,10 @@ pub fn probe() -> Result<(), Refusal> {
         ));
     }
     match aya::sys::is_program_supported(aya::programs::ProgramType::SchedClassifier) {
-        Ok(true) => {}
-        Ok(false) => return Err(no_bpf("it does not know traffic control programs")),
-        Err(error) => return Err(no_bpf(&chain(&error))),
+        Ok(true) => Ok(()),
+        Ok(false) => Err(no_bpf("it does not know traffic control programs")),
+        Err(error) => Err(no_bpf(&chain(&error))),
     }
-    maps::can_wait().map_err(|error| {
-        Refusal::new(
-            Code::Plane,
-            format!("membarrier(MEMBARRIER_CMD_GLOBAL) does not work: {error}"),
-            "kernels booted with nohz_full= refuse it: boot without",
-        )
-    })
 }
 
 impl BpfPlane {

@@ -1,7 +1,7 @@
 //! The system calls that no crate wraps, one function each.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -9,6 +9,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Linux 5.13.
 const LOOKUP_BATCH: libc::c_int = 24;
 const UPDATE_BATCH: libc::c_int = 26;
+/// `BPF_MAP_CREATE` and `BPF_MAP_UPDATE_ELEM`.
+const MAP_CREATE: libc::c_int = 0;
+const UPDATE_ELEM: libc::c_int = 2;
+/// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS` of `enum bpf_map_type`.
+const ARRAY: u32 = 2;
+const ARRAY_OF_MAPS: u32 = 12;
 /// `enum membarrier_cmd`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
@@ -23,6 +29,29 @@ struct BatchAttr {
     count: u32,
     map_fd: u32,
     elem_flags: u64,
+    flags: u64,
+}
+
+/// What `BPF_MAP_CREATE` reads of `union bpf_attr`, as far as it matters.
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+/// What `BPF_MAP_UPDATE_ELEM` reads of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
     flags: u64,
 }
 
@@ -65,18 +94,78 @@ fn batch(
     // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, and accesses `count`
     // keys and values at the addresses in it. The two callers take them from slices that outlive
     // this call and that their caller, `maps.rs`, sizes by the map's own key and value size.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    done(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size) }).map(drop)
 }
 
-/// Waits until every program that runs now has ended: one RCU grace period, about 10 ms.
-///
-/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` (kernel/sched/membarrier.c); kernels
-/// with `nohz_full` CPUs refuse it.
-pub(crate) fn grace_period() -> io::Result<()> {
-    // SAFETY: membarrier takes three integers and touches no memory of ours.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// How to wait until every program that runs now has ended: one RCU grace period, about 10 ms.
+#[derive(Debug)]
+pub(crate) enum Grace {
+    /// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` (kernel/sched/membarrier.c).
+    Membarrier,
+    /// Kernels with `nohz_full` CPUs refuse that. But an update of a map of maps waits just so
+    /// before it returns (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c).
+    MapOfMaps { outer: OwnedFd, inner: OwnedFd },
+}
+
+impl Grace {
+    /// The first way that works here.
+    pub(crate) fn open() -> io::Result<Self> {
+        if Self::Membarrier.wait().is_ok() { Ok(Self::Membarrier) } else { Self::map_of_maps() }
+    }
+
+    fn map_of_maps() -> io::Result<Self> {
+        let inner = create_array(ARRAY, None)?;
+        let outer = create_array(ARRAY_OF_MAPS, Some(inner.as_fd()))?;
+        let grace = Self::MapOfMaps { outer, inner };
+        grace.wait().map(|()| grace)
+    }
+
+    /// Waits.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        match self {
+            Self::Membarrier => {
+                // SAFETY: membarrier takes three integers and touches no memory of ours.
+                done(unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) })
+                    .map(drop)
+            }
+            Self::MapOfMaps { outer, inner } => {
+                let (key, value) = (0u32, inner.as_raw_fd());
+                let mut attr = ElementAttr {
+                    map_fd: outer.as_raw_fd() as u32,
+                    key: &raw const key as u64,
+                    value: &raw const value as u64,
+                    ..ElementAttr::default()
+                };
+                // SAFETY: the kernel reads `attr`, and 4 bytes each at `key` and `value`, the sizes
+                // that the map was made with; all of them live until the call returns.
+                done(unsafe {
+                    libc::syscall(libc::SYS_bpf, UPDATE_ELEM, &raw mut attr, size_of_val(&attr))
+                })
+                .map(drop)
+            }
+        }
+    }
+}
+
+/// A map of one element, keys and values of 4 bytes; of maps like `inner` if there is one.
+fn create_array(map_type: u32, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let mut attr = CreateAttr {
+        map_type,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        map_flags: 0,
+        inner_map_fd: inner.map_or(0, |inner| inner.as_raw_fd() as u32),
+    };
+    let size = size_of::<CreateAttr>();
+    // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, and nothing else.
+    let created = done(unsafe { libc::syscall(libc::SYS_bpf, MAP_CREATE, &raw mut attr, size) });
+    // SAFETY: a successful BPF_MAP_CREATE returns a new descriptor that nobody else owns.
+    created.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn done(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Raises the limit of open files to the hard limit: every 20 groups take a socket.
@@ -84,4 +173,19 @@ pub fn raise_open_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Lower than wished is no reason to stop: a join that finds no descriptor says so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_wait_work() {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "in CI this test must run as root");
+            return;
+        }
+        assert!(matches!(Grace::open(), Ok(Grace::Membarrier)));
+        Grace::map_of_maps().and_then(|grace| grace.wait()).unwrap();
+    }
 }

@@ -13,7 +13,6 @@
 //! RCU grace period before anything that was given up is used again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -27,7 +26,7 @@ use mcr_core::refusal::{Code, Refusal};
 
 use super::abi::{self, OUTPUT_STATS, RULE_STATS, RawKey, RawOutput, RawPass};
 use super::extents::Extents;
-use crate::sys;
+use crate::sys::{self, Grace};
 
 /// The maps, and what is in them.
 pub(super) struct Maps {
@@ -39,6 +38,7 @@ pub(super) struct Maps {
     rule_stats: MapData,
     output_stats: MapData,
     pass_stats: PerCpuHashMap<MapData, u32, RawPass>,
+    grace: Grace,
     cpus: usize,
     sizes: Sizes,
     rules: HashMap<RuleId, FlowKey>,
@@ -79,6 +79,7 @@ impl Maps {
             rule_stats: per_cpu_array(ebpf, "rule_stats")?,
             output_stats: per_cpu_array(ebpf, "output_stats")?,
             pass_stats: typed(ebpf, "pass_stats")?,
+            grace: Grace::open().map_err(|e| refused("for grace periods", &e))?,
             cpus,
             sizes,
             rules: HashMap::new(),
@@ -222,8 +223,8 @@ impl Maps {
     }
 
     fn wait(&self) {
-        if let Err(error) = sys::grace_period() {
-            // Checked when the plane was made, so this is a kernel that changed its mind.
+        if let Err(error) = self.grace.wait() {
+            // It worked when the plane was made, so this is a kernel that changed its mind.
             tracing::error!(%error, "cannot wait for the eBPF program to let go of old rules");
         }
     }
@@ -362,9 +363,4 @@ fn report(map: &str, result: Result<(), aya::maps::MapError>) {
     if let Err(error) = result {
         tracing::debug!(map, error = &error as &dyn std::error::Error, "not removed");
     }
-}
-
-/// Whether the kernel can wait for a grace period.
-pub(super) fn can_wait() -> io::Result<()> {
-    sys::grace_period()
 }
