@@ -59,6 +59,9 @@ pub struct PlaneRule {
 pub struct PlaneOutput {
     /// Its counters.
     pub id: OutputId,
+    /// Why nothing can be sent now: every packet is counted as dropped for this reason. The other
+    /// fields then mean nothing.
+    pub absent: Option<OutputDrop>,
     /// The interface it leaves by.
     pub interface: IfIndex,
     /// Source MAC: that of the interface.

@@ -10,9 +10,12 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 pub use config::{
@@ -33,7 +36,7 @@ pub const BODY_MAX: usize = 32 << 20;
 
 /// A rule as files and requests write it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct RuleSpec {
     /// The name; without one the rule is addressed by its input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +60,33 @@ pub struct RuleSpec {
     /// `yes` or `no`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<String>,
+}
+
+impl Serialize for RuleSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// From an object only: the derived code would take a list of values too.
+impl<'de> Deserialize<'de> for RuleSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = RuleSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rule: { input = \"...\", outputs = [...] }")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RuleSpec, A::Error> {
+                RuleSpec::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 fn yes() -> bool {
@@ -227,7 +257,7 @@ fn rule_of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Rul
             output.retain(|field, _| OUTPUT.contains(&field.as_str()));
         }
     }
-    RuleSpec::deserialize(Value::Object(rule)).map_err(serde::de::Error::custom)
+    serde_json::from_value(Value::Object(rule)).map_err(serde::de::Error::custom)
 }
 
 /// `GET /v1/rules`.

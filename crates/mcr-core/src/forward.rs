@@ -45,7 +45,7 @@ pub struct Frame<'a> {
     pub interface: IfIndex,
     /// Whom it was for.
     pub packet_type: PacketType,
-    /// It carried a VLAN tag, which the kernel has taken off.
+    /// It carried a VLAN tag other than VID 0, which the kernel has taken off.
     pub tagged: bool,
     /// Datagrams in a super-packet; 1 for an ordinary frame.
     pub segments: u16,
@@ -88,6 +88,9 @@ pub struct Match<'t> {
 pub fn forward<'t>(table: &'t ForwardTable, frame: &Frame<'_>) -> Verdict<'t> {
     let packet = match (frame.packet_type, ethernet::parse(frame.bytes)) {
         (PacketType::OtherHost, _) => return Verdict::Pass(Pass::NotOurs),
+        (PacketType::Loopback, _) if frame.bytes.first().is_some_and(|byte| byte >> 4 != 4) => {
+            return Verdict::Pass(Pass::NotOurs);
+        }
         (PacketType::Loopback, _) => frame.bytes,
         (PacketType::Here, None) => return Verdict::Pass(Pass::Malformed),
         (PacketType::Here, Some((kind, _)))
@@ -135,6 +138,9 @@ impl Match<'_> {
     /// The checksums are updated, not made anew: what was wrong stays wrong, so that the receiver
     /// sees damage done before the relay. A UDP checksum of zero stays zero.
     pub fn rewrite(&self, output: &PlaneOutput, frame: &mut [u8]) -> Result<(), OutputDrop> {
+        if let Some(reason) = output.absent {
+            return Err(reason);
+        }
         let ttl = match output.ttl {
             Ttl::Set(ttl) => ttl.get(),
             Ttl::Keep => self.ttl,

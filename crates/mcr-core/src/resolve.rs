@@ -5,21 +5,20 @@ mod tests;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::action::{FlowKey, PlaneOutput, PlaneRule, RuleId, ToStack};
+use crate::action::{FlowKey, OutputId, PlaneOutput, PlaneRule, RuleId, ToStack};
 use crate::flow::{InterfaceName, OutputSource};
-use crate::link::{Link, LinkKind, Links};
+use crate::link::{IfIndex, Link, LinkKind, Links};
 use crate::refusal::{Code, Refusal};
 use crate::rule::{Local, Output, Rule};
+use crate::verdict::OutputDrop;
 use crate::wire::ethernet::group_mac;
 
 /// What of a rule can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The rule with the outputs that can be served; its ids are placeholders. `None` when the
-    /// input or every output is missing something.
+    /// The rule with all its outputs, in their order; those that cannot be served are `absent`.
+    /// Its ids are placeholders. `None` when the input cannot be served.
     pub plane: Option<PlaneRule>,
-    /// Positions in the rule of the outputs in `plane`, in their order.
-    pub positions: Vec<usize>,
     /// What is missing, the first thing of it.
     pub missing: Option<Refusal>,
 }
@@ -62,44 +61,54 @@ pub fn refuse_not_yet(rule: &Rule) -> Result<(), Refusal> {
 
 /// Resolves a rule against the machine's interfaces.
 pub fn resolve(rule: &Rule, links: &Links) -> Resolved {
-    let none = |missing| Resolved { plane: None, positions: Vec::new(), missing: Some(missing) };
+    let none = |missing| Resolved { plane: None, missing: Some(missing) };
     let input = match ethernet(&rule.input.interface, links) {
         Ok(link) => link,
-        Err(refusal) => return none(refusal.about(format_args!("input {}", rule.input))),
+        Err(Missing(_, refusal)) => {
+            return none(refusal.about(format_args!("input {}", rule.input)));
+        }
     };
     let IpAddr::V4(address) = rule.input.addresses.first() else {
         return none(Refusal::new(Code::NotYet, "IPv6 is not relayed yet", "use IPv4 groups"));
     };
     let port = rule.input.ports.first();
+    let mut missing = (!input.up).then(|| down(&rule.input.interface).1);
+    let output = |output: &Output| {
+        resolve_output(output, port, links).unwrap_or_else(|Missing(reason, refusal)| {
+            missing.get_or_insert(refusal.about(format_args!("output {}", output.to)));
+            absent(output, reason)
+        })
+    };
+    let outputs = rule.outputs.iter().map(output).collect();
     let key = FlowKey { interface: input.index, address, port };
-    let mut resolved = Resolved { plane: None, positions: Vec::new(), missing: None };
-    let mut outputs = Vec::new();
-    for (position, output) in rule.outputs.iter().enumerate() {
-        match resolve_output(output, port, links) {
-            Ok(output) => {
-                outputs.push(output);
-                resolved.positions.push(position);
-            }
-            Err(refusal) => {
-                let refusal = refusal.about(format_args!("output {}", output.to));
-                resolved.missing.get_or_insert(refusal);
-            }
-        }
-    }
-    if !outputs.is_empty() {
-        let to_stack = to_stack(rule.local, input);
-        resolved.plane = Some(PlaneRule { id: RuleId(u32::MAX), key, to_stack, outputs });
-    }
-    if !input.up {
-        resolved.missing.get_or_insert(down(&rule.input.interface));
-    }
-    resolved
+    let to_stack = to_stack(rule.local, input);
+    let plane = Some(PlaneRule { id: RuleId(u32::MAX), key, to_stack, outputs });
+    Resolved { plane, missing }
 }
 
-fn resolve_output(output: &Output, input_port: u16, links: &Links) -> Result<PlaneOutput, Refusal> {
+/// Why an output cannot be served: for its counter, and for the operator.
+struct Missing(OutputDrop, Refusal);
+
+fn absent(output: &Output, reason: OutputDrop) -> PlaneOutput {
+    PlaneOutput {
+        id: OutputId(u32::MAX),
+        absent: Some(reason),
+        interface: IfIndex(0),
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        source: None,
+        source_port: None,
+        destination: Ipv4Addr::UNSPECIFIED,
+        destination_port: 0,
+        ttl: output.ttl,
+        dscp: output.dscp,
+    }
+}
+
+fn resolve_output(output: &Output, input_port: u16, links: &Links) -> Result<PlaneOutput, Missing> {
     let to = &output.to;
     let (Some(name), IpAddr::V4(destination)) = (&to.interface, to.addresses.first()) else {
-        return Err(Refusal::new(Code::NotYet, "is not relayed yet", "use an IPv4 group"));
+        return Err(not_yet("is not relayed yet", "use an IPv4 group"));
     };
     let link = ethernet(name, links)?;
     if !link.up {
@@ -107,11 +116,7 @@ fn resolve_output(output: &Output, input_port: u16, links: &Links) -> Result<Pla
     }
     let source = match to.source {
         OutputSource::Primary if link.kind == LinkKind::Loopback => {
-            return Err(Refusal::new(
-                Code::Machine,
-                "the kernel drops what comes from an address of lo as martian",
-                "give the output a source: keep@, or an address that is not of this host",
-            ));
+            return Err(martian("what comes from an address of lo"));
         }
         OutputSource::Primary => Some(link.primary_ipv4().ok_or_else(|| no_address(name))?),
         OutputSource::Keep => None,
@@ -119,18 +124,15 @@ fn resolve_output(output: &Output, input_port: u16, links: &Links) -> Result<Pla
             Some(a)
         }
         OutputSource::Address(IpAddr::V6(_)) | OutputSource::AddressAndPort(IpAddr::V6(_), _) => {
-            return Err(Refusal::new(Code::NotYet, "IPv6 is not relayed yet", "use IPv4"));
+            return Err(not_yet("IPv6 is not relayed yet", "use IPv4"));
         }
     };
     if let Some(source) = source.filter(|s| is_martian_on_loopback(*s, link, links)) {
-        return Err(Refusal::new(
-            Code::Machine,
-            format!("the kernel drops what comes from the host's own {source} on lo as martian"),
-            "give the output a source: keep@, or an address that is not of this host",
-        ));
+        return Err(martian(&format!("what comes from the host's own {source} on lo")));
     }
     Ok(PlaneOutput {
-        id: crate::action::OutputId(u32::MAX),
+        id: OutputId(u32::MAX),
+        absent: None,
         interface: link.index,
         source_mac: link.mac,
         destination_mac: group_mac(destination),
@@ -160,36 +162,39 @@ fn to_stack(local: Local, input: &Link) -> ToStack {
     }
 }
 
-fn ethernet<'l>(name: &InterfaceName, links: &'l Links) -> Result<&'l Link, Refusal> {
+fn ethernet<'l>(name: &InterfaceName, links: &'l Links) -> Result<&'l Link, Missing> {
     let link = links.by_name(name).ok_or_else(|| {
-        Refusal::new(
-            Code::Machine,
-            format!("no interface {name}"),
-            "`ip link` shows the interfaces of this network namespace",
-        )
+        let message = format!("no interface {name}");
+        let hint = "`ip link` shows the interfaces of this network namespace";
+        Missing(OutputDrop::InterfaceGone, Refusal::new(Code::Machine, message, hint))
     })?;
     match link.kind {
         LinkKind::Ethernet | LinkKind::Loopback => Ok(link),
-        LinkKind::Other(kind) => Err(Refusal::new(
-            Code::NotYet,
-            format!("{name} has no Ethernet header (link type {kind}), which is not relayed yet"),
+        LinkKind::Other(kind) => Err(not_yet(
+            &format!("{name} has no Ethernet header (link type {kind}), which is not relayed yet"),
             "use an Ethernet interface",
         )),
     }
 }
 
-fn down(name: &InterfaceName) -> Refusal {
-    Refusal::new(
-        Code::Machine,
-        format!("interface {name} is down"),
-        format!("bring it up: ip link set {name} up"),
-    )
+fn not_yet(message: &str, hint: &str) -> Missing {
+    Missing(OutputDrop::InterfaceGone, Refusal::new(Code::NotYet, message, hint))
 }
 
-fn no_address(name: &InterfaceName) -> Refusal {
-    Refusal::new(
-        Code::Machine,
-        format!("interface {name} has no IPv4 address to send from"),
-        format!("add one (ip address add ... dev {name}), or give the output a source"),
-    )
+fn martian(what: &str) -> Missing {
+    let message = format!("the kernel drops {what} as martian");
+    let hint = "give the output a source: keep@, or an address that is not of this host";
+    Missing(OutputDrop::NoAddress, Refusal::new(Code::Machine, message, hint))
+}
+
+fn down(name: &InterfaceName) -> Missing {
+    let message = format!("interface {name} is down");
+    let hint = format!("bring it up: ip link set {name} up");
+    Missing(OutputDrop::InterfaceDown, Refusal::new(Code::Machine, message, hint))
+}
+
+fn no_address(name: &InterfaceName) -> Missing {
+    let message = format!("interface {name} has no IPv4 address to send from");
+    let hint = format!("add one (ip address add ... dev {name}), or give the output a source");
+    Missing(OutputDrop::NoAddress, Refusal::new(Code::Machine, message, hint))
 }

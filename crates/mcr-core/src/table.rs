@@ -257,7 +257,8 @@ impl RuleTable {
     /// What may not be meant, of the rules that a change has made.
     pub fn warnings(&self, differences: &[Difference], links: &Links) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (key, entry) in differences.iter().filter_map(|d| d.after.as_ref()) {
+        let after = differences.iter().filter_map(|difference| difference.after.as_ref());
+        for (key, entry) in after.filter(|(_, entry)| entry.rule.enabled) {
             let rule = &entry.rule;
             if rule.input.sources.is_empty() && is_ssm(rule.input.addresses.first()) {
                 warnings.push(format!(

@@ -60,17 +60,20 @@ pub enum OutputDrop {
     QueueFull = 4,
     /// The packet could not be rewritten or copied.
     NoMemory = 5,
+    /// The output interface has no address to send from.
+    NoAddress = 6,
 }
 
 impl OutputDrop {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Mtu,
         Self::TtlExpired,
         Self::InterfaceDown,
         Self::InterfaceGone,
         Self::QueueFull,
         Self::NoMemory,
+        Self::NoAddress,
     ];
 
     /// The name in JSON, metrics and tables.
@@ -82,6 +85,7 @@ impl OutputDrop {
             Self::InterfaceGone => "interface-gone",
             Self::QueueFull => "queue-full",
             Self::NoMemory => "no-memory",
+            Self::NoAddress => "no-address",
         }
     }
 
@@ -98,18 +102,25 @@ impl OutputDrop {
             Self::InterfaceDown => {
                 "the output interface is down: bring it up with `ip link set up`"
             }
-            Self::InterfaceGone => "the output interface does not exist any more",
+            Self::InterfaceGone => {
+                "the output interface does not exist, or is of a kind that is not relayed to: the \
+                 rule says which in its reason"
+            }
             Self::QueueFull => {
                 "the queue of the output interface was full, or the interface has no carrier: see \
                  `ip link` and `tc -s qdisc`, give it a faster link or a longer queue"
             }
             Self::NoMemory => "the kernel had no memory for a copy of the packet",
+            Self::NoAddress => {
+                "the output interface has no IPv4 address to send from: add one, or give the \
+                 output a source"
+            }
         }
     }
 }
 
 /// Why a packet on an input interface belongs to no rule. It goes on to the host's stack
-/// untouched; only what looks like multicast UDP is counted, an interface at a time.
+/// untouched, and is counted for the interface unless it is [`Pass::NotOurs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Pass {

@@ -22,6 +22,7 @@ use mcr_core::relay::Limits;
 use mcr_core::vectors::Gso;
 use rustix::thread::CapabilitySet;
 
+use crate::sys::Grace;
 use crate::{DataPlane, Description};
 use hooks::Hooks;
 use maps::{Maps, Sizes};
@@ -66,8 +67,9 @@ pub fn probe() -> Result<(), Refusal> {
     let capabilities = rustix::thread::capabilities(None)
         .map_err(|error| Refusal::new(Code::Internal, format!("capabilities: {error}"), ""))?
         .effective;
-    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
-    if !capabilities.contains(bpf) && !capabilities.contains(CapabilitySet::SYS_ADMIN) {
+    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let bpf = capabilities.contains(bpf) || capabilities.contains(CapabilitySet::SYS_ADMIN);
+    if !bpf || !capabilities.contains(CapabilitySet::NET_ADMIN) {
         return Err(Refusal::new(
             Code::Plane,
             "no privileges for eBPF: CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed",
@@ -100,18 +102,21 @@ impl BpfPlane {
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| unloadable(&e))?;
         program(&mut ebpf)?.load().map_err(|e| unloadable(&e))?;
-        let pins = Pins::open(&options.instance)?;
-        for (name, map) in ebpf.maps() {
-            pins.pin_map(name, map)?;
-        }
         let stats = if options.measure {
             let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime);
             Some(stats.map_err(|e| no_bpf(&chain(&e)))?)
         } else {
             None
         };
-        let maps = Maps::take(&mut ebpf, sizes)?;
-        let hooks = Hooks::new(options.attach, &options.instance, pins)?;
+        let grace = Grace::open().map_err(|e| no_bpf(&e.to_string()))?;
+        let attach = options.attach.resolve()?;
+        // Last, so that a start refused so far has touched no pin.
+        let pins = Pins::open(&options.instance)?;
+        for (name, map) in ebpf.maps() {
+            pins.pin_map(name, map)?;
+        }
+        let maps = Maps::take(&mut ebpf, sizes, grace)?;
+        let hooks = Hooks::new(attach, &options.instance, pins);
         Ok(Self { ebpf, maps, hooks, stats })
     }
 }
@@ -157,13 +162,24 @@ impl DataPlane for BpfPlane {
         let program = program(&mut self.ebpf).map_err(blame(None))?;
         let pending = self.maps.install(change).map_err(blame(None))?;
         let new: Vec<IfIndex> = self.hooks.missing(&change.inputs);
-        for (position, index) in new.iter().enumerate() {
-            let attached = self.maps.watch(*index).and_then(|()| self.hooks.add(program, *index));
-            if let Err(refusal) = attached {
-                new[..position].iter().for_each(|index| self.hooks.remove(*index));
-                self.maps.take_back(pending);
-                return Err(PlaneRefusal { interface: Some(*index), refusal });
+        // All are asked before any is touched: what a crash has left goes on until it is taken over.
+        let asked = new
+            .iter()
+            .try_for_each(|index| self.hooks.check(*index).map_err(|refusal| (*index, refusal)));
+        let added = asked.and_then(|()| {
+            new.iter().try_for_each(|index| {
+                let watched = self.maps.watch(*index);
+                let added = watched.and_then(|()| self.hooks.add(program, *index));
+                added.map_err(|refusal| (*index, refusal))
+            })
+        });
+        if let Err((index, refusal)) = added {
+            for index in new {
+                self.hooks.remove(index);
+                self.maps.unwatch(index);
             }
+            self.maps.take_back(pending);
+            return Err(PlaneRefusal { interface: Some(index), refusal });
         }
         for index in self.hooks.surplus(&change.inputs) {
             self.hooks.remove(index);

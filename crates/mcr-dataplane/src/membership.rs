@@ -59,7 +59,7 @@ impl JoinSockets {
         let Some(index) = self.held.remove(&membership) else { return };
         let JoinSocket { socket, groups } = &mut self.sockets[index];
         let interface = InterfaceIndexOrAddress::Index(membership.interface.0);
-        // The membership of an interface that was deleted is gone already.
+        // Also when the interface is deleted: the entry keeps a place on the socket until then.
         let _ = socket.leave_multicast_v4_n(&membership.group, &interface);
         *groups -= 1;
         if !self.roomy.contains(&index) {

@@ -2,7 +2,7 @@
 //! whenever it may have changed. Whoever is woken takes a new snapshot: nothing is followed step
 //! by step, so nothing can be missed.
 
-mod clsact;
+mod tc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,7 +11,7 @@ use std::pin::pin;
 
 use futures_util::future::select;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt};
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::{IfIndex, Link, LinkKind, Links};
 use mcr_core::refusal::{Code, Refusal};
@@ -25,7 +25,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
-pub(crate) use clsact::{is_exists, programs, remove_empty_clsact};
+pub(crate) use tc::{is_exists, programs, remove_empty_clsact};
 
 /// A connection to the kernel, and its notifications.
 pub struct Netlink {
@@ -57,8 +57,7 @@ impl Netlink {
         let mut ready = (&mut self.notifications).ready_chunks(1024);
         let links =
             async { ready.next().await.map(|_| ()).ok_or(io::ErrorKind::BrokenPipe.into()) };
-        let mut buffer = Vec::with_capacity(4096);
-        let netconf = self.netconf.recv(&mut buffer).map_ok(|_| ());
+        let netconf = read_netconf(&mut self.netconf);
         select(pin!(links), pin!(netconf)).await.factor_first().0
     }
 
@@ -94,6 +93,19 @@ impl Netlink {
             }
         }
         Ok(Links(links))
+    }
+}
+
+/// Takes one message. One that was lost because the buffer was full (ENOBUFS) is a change too.
+#[expect(clippy::needless_pass_by_ref_mut, reason = "the trait's method needs it")]
+async fn read_netconf(socket: &mut TokioSocket) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        match socket.recv(&mut buffer).await {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+            result => return result.map(drop),
+        }
     }
 }
 
@@ -169,7 +181,8 @@ pub(crate) fn name_of(index: IfIndex) -> Result<String, Refusal> {
     )
 }
 
-/// Packets that each interface has dropped on sending, from `/proc/net/dev`.
+/// Packets that each interface has dropped on sending: those of the device, from `/proc/net/dev`,
+/// and those of its root queue.
 pub fn transmit_drops() -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     let drops = |line: &str| {
@@ -178,5 +191,12 @@ pub fn transmit_drops() -> BTreeMap<String, u64> {
         let dropped = counts.split_whitespace().nth(11)?.parse().ok()?;
         Some((name.trim().to_owned(), dropped))
     };
-    text.lines().filter_map(drops).collect()
+    let mut drops: BTreeMap<String, u64> = text.lines().filter_map(drops).collect();
+    let queues = tc::queue_drops().inspect_err(|error| tracing::warn!(%error, "queues not read"));
+    for (index, dropped) in queues.unwrap_or_default().into_iter().filter(|(_, count)| *count > 0) {
+        if let Ok(name) = name_of(index) {
+            *drops.entry(name).or_default() += dropped;
+        }
+    }
+    drops
 }

@@ -15,8 +15,6 @@ const UPDATE_ELEM: libc::c_int = 2;
 /// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS` of `enum bpf_map_type`.
 const ARRAY: u32 = 2;
 const ARRAY_OF_MAPS: u32 = 12;
-/// `enum membarrier_cmd`.
-const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
 /// The `batch` member of `union bpf_attr`.
 #[repr(C)]
@@ -56,12 +54,15 @@ struct ElementAttr {
 }
 
 /// Reads the elements 0 to `keys.len()` of an array map. `keys` and `values` are overwritten;
-/// `values` has `value_size` bytes for each key: for a per-CPU map those of all possible CPUs.
+/// `values` has `words` u64s for each key, which is what the map has for an
+/// element: for a per-CPU map those of all possible CPUs.
 pub(crate) fn lookup_batch(
     map: BorrowedFd<'_>,
     keys: &mut [u32],
     values: &mut [u64],
+    words: usize,
 ) -> io::Result<()> {
+    check_lengths(keys, values, words)?;
     let mut position = 0u32;
     let attr = BatchAttr {
         out_batch: &raw mut position as u64,
@@ -73,13 +74,25 @@ pub(crate) fn lookup_batch(
 }
 
 /// Writes elements of an array map, laid out as in [`lookup_batch`].
-pub(crate) fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u64]) -> io::Result<()> {
+pub(crate) fn update_batch(
+    map: BorrowedFd<'_>,
+    keys: &[u32],
+    values: &[u64],
+    words: usize,
+) -> io::Result<()> {
+    check_lengths(keys, values, words)?;
     let attr = BatchAttr {
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
         ..BatchAttr::default()
     };
     batch(UPDATE_BATCH, map, attr, keys.len())
+}
+
+/// Whether there is a value for each key.
+fn check_lengths(keys: &[u32], values: &[u64], words: usize) -> io::Result<()> {
+    let right = keys.len().checked_mul(words) == Some(values.len());
+    if right { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 fn batch(
@@ -93,57 +106,40 @@ fn batch(
     let size = size_of::<BatchAttr>();
     // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, and accesses `count`
     // keys and values at the addresses in it. The two callers take them from slices that outlive
-    // this call and that their caller, `maps.rs`, sizes by the map's own key and value size.
+    // this call, and have checked that there is a value of the map's size for each key.
     done(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size) }).map(drop)
 }
 
-/// How to wait until every program that runs now has ended: one RCU grace period, about 10 ms.
+/// Waits until every program that runs now has ended: one RCU grace period, about 10 ms.
+///
+/// An update of a map of maps waits just so before it returns (`maybe_wait_bpf_programs` in
+/// kernel/bpf/syscall.c). `membarrier(MEMBARRIER_CMD_GLOBAL)` would be simpler, but refuses on
+/// kernels with `nohz_full` CPUs and does not wait on a machine with one CPU.
 #[derive(Debug)]
-pub(crate) enum Grace {
-    /// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` (kernel/sched/membarrier.c).
-    Membarrier,
-    /// Kernels with `nohz_full` CPUs refuse that. But an update of a map of maps waits just so
-    /// before it returns (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c).
-    MapOfMaps { outer: OwnedFd, inner: OwnedFd },
+pub(crate) struct Grace {
+    outer: OwnedFd,
+    inner: OwnedFd,
 }
 
 impl Grace {
-    /// The first way that works here.
     pub(crate) fn open() -> io::Result<Self> {
-        if Self::Membarrier.wait().is_ok() { Ok(Self::Membarrier) } else { Self::map_of_maps() }
-    }
-
-    fn map_of_maps() -> io::Result<Self> {
         let inner = create_array(ARRAY, None)?;
         let outer = create_array(ARRAY_OF_MAPS, Some(inner.as_fd()))?;
-        let grace = Self::MapOfMaps { outer, inner };
-        grace.wait().map(|()| grace)
+        Ok(Self { outer, inner })
     }
 
-    /// Waits.
     pub(crate) fn wait(&self) -> io::Result<()> {
-        match self {
-            Self::Membarrier => {
-                // SAFETY: membarrier takes three integers and touches no memory of ours.
-                done(unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) })
-                    .map(drop)
-            }
-            Self::MapOfMaps { outer, inner } => {
-                let (key, value) = (0u32, inner.as_raw_fd());
-                let mut attr = ElementAttr {
-                    map_fd: outer.as_raw_fd() as u32,
-                    key: &raw const key as u64,
-                    value: &raw const value as u64,
-                    ..ElementAttr::default()
-                };
-                // SAFETY: the kernel reads `attr`, and 4 bytes each at `key` and `value`, the sizes
-                // that the map was made with; all of them live until the call returns.
-                done(unsafe {
-                    libc::syscall(libc::SYS_bpf, UPDATE_ELEM, &raw mut attr, size_of_val(&attr))
-                })
-                .map(drop)
-            }
-        }
+        let (key, value) = (0u32, self.inner.as_raw_fd());
+        let mut attr = ElementAttr {
+            map_fd: self.outer.as_raw_fd() as u32,
+            key: &raw const key as u64,
+            value: &raw const value as u64,
+            ..ElementAttr::default()
+        };
+        let size = size_of::<ElementAttr>();
+        // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, and 4 bytes each at
+        // `key` and `value`, the sizes that the map was made with; all live until the call returns.
+        done(unsafe { libc::syscall(libc::SYS_bpf, UPDATE_ELEM, &raw mut attr, size) }).map(drop)
     }
 }
 
@@ -173,19 +169,4 @@ pub fn raise_open_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Lower than wished is no reason to stop: a join that finds no descriptor says so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_ways_to_wait_work() {
-        if !rustix::process::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "in CI this test must run as root");
-            return;
-        }
-        assert!(matches!(Grace::open(), Ok(Grace::Membarrier)));
-        Grace::map_of_maps().and_then(|grace| grace.wait()).unwrap();
-    }
 }

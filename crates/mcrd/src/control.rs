@@ -2,8 +2,8 @@
 //! event loop, and its answers into replies; decides nothing.
 //!
 //! One task serves one connection. A connection that does not send a request within
-//! [`HEADER_TIMEOUT`], or its body within [`BODY_TIMEOUT`], is closed; [`CONNECTIONS`] are served
-//! at a time and further ones wait to be accepted.
+//! [`HEADER_TIMEOUT`], or its body within [`BODY_TIMEOUT`], is closed, and any after
+//! [`CONNECTION_TIME`]; [`CONNECTIONS`] are served at a time and further ones wait to be accepted.
 
 mod routes;
 
@@ -15,12 +15,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use crate::eventloop::Command;
 
 const CONNECTIONS: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
 /// Serves clients for as long as the daemon runs.
 pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
@@ -41,9 +43,12 @@ pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            // A client that hangs up half way is no event for an operator.
-            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%error, "connection ended");
+            let connection = http.serve_connection(TokioIo::new(stream), service);
+            // A client that hangs up half way, or never reads, is no event for an operator.
+            match timeout(CONNECTION_TIME, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
+                Err(_) => tracing::debug!("connection closed after its time"),
             }
             drop(place);
         });

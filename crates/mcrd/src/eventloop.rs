@@ -32,7 +32,7 @@ use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
 use crate::instance::Instance;
-use crate::sources::{Event, Sources};
+use crate::sources::{Event, Signals, Sources};
 
 /// Commands that wait for the loop.
 const COMMANDS: usize = 64;
@@ -44,6 +44,12 @@ pub(crate) enum Command {
     List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
     Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
     Status(oneshot::Sender<Result<Status, Refusal>>),
+}
+
+/// An instance that listens.
+pub(crate) struct Socket {
+    pub(crate) instance: Instance,
+    pub(crate) listener: UnixListener,
 }
 
 /// Everything that the loop owns.
@@ -63,13 +69,13 @@ struct Daemon<P> {
 /// Runs the daemon until it is told to stop.
 pub(crate) async fn run(
     args: &Args,
-    instance: Instance,
-    listener: UnixListener,
+    signals: Signals,
+    Socket { instance, listener }: Socket,
     plane: impl DataPlane,
     config: Config,
 ) -> anyhow::Result<()> {
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let mut sources = Sources::open(receiver)?;
+    let mut sources = Sources::open(signals, receiver)?;
     let started = SystemTime::now();
     let since_epoch = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let description = plane.describe();
@@ -98,9 +104,11 @@ pub(crate) async fn run(
     daemon.start(config.rules)?;
     tokio::spawn(control::serve(listener, commands));
     tracing::info!("ready");
-    let ended = daemon.serve(&mut sources).await;
+    // Only a signal is a clean stop. After an error forwarding goes on, for the next start to take
+    // over with the rules.
+    daemon.serve(&mut sources).await?;
     daemon.stop();
-    ended
+    Ok(())
 }
 
 impl<P: DataPlane> Daemon<P> {

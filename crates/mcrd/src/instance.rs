@@ -10,13 +10,14 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mcr_core::api::{RuleSet, RuleSpec};
 use mcr_core::refusal::{Code, Refusal};
 use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::UnixListener;
 
 const RUN: &str = "/run/mcr";
@@ -40,10 +41,14 @@ impl Instance {
         fs::create_dir_all(run).map_err(|e| unusable(run, &e))?;
         let lock_path = run.join(format!("{name}.lock"));
         let mut lock = loop {
-            let options =
-                File::options().read(true).write(true).create(true).truncate(false).clone();
+            // 0600: whoever can open the file can hold the lock.
+            let mut options = File::options();
+            let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
             let lock = options.open(&lock_path).map_err(|e| unusable(&lock_path, &e))?;
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                if error != Errno::WOULDBLOCK {
+                    return Err(unusable(&lock_path, &error.into()));
+                }
                 let holder = io::read_to_string(&lock).unwrap_or_default();
                 return Err(Refusal::new(
                     Code::Conflict,
@@ -83,14 +88,18 @@ impl Instance {
                     "move it away, or choose another path with --socket",
                 ));
             }
-            Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(Refusal::new(
-                    Code::Conflict,
-                    format!("another daemon listens on {}", path.display()),
-                    "stop it first, or choose another path with --socket",
-                ));
-            }
-            Ok(_) => fs::remove_file(path).map_err(|e| unusable(path, &e))?,
+            Ok(_) => match is_dead(path) {
+                Ok(true) => fs::remove_file(path).map_err(|e| unusable(path, &e))?,
+                Ok(false) => {
+                    return Err(Refusal::new(
+                        Code::Conflict,
+                        format!("another daemon listens on {}", path.display()),
+                        "stop it first, or choose another path with --socket",
+                    ));
+                }
+                // A socket of another kind, say, whose owner may be alive.
+                Err(error) => return Err(unusable(path, &error.into())),
+            },
         }
         let umask = rustix::process::umask(Mode::from_raw_mode(0o117));
         let listener = UnixListener::bind(path);
@@ -139,6 +148,17 @@ impl Drop for Instance {
             let _ = fs::remove_file(&self.socket);
         }
         let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Whether nobody listens on a socket any more. Does not wait, however many others do.
+fn is_dead(path: &Path) -> rustix::io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(false),
+        Err(Errno::CONNREFUSED) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -14,14 +14,15 @@ mod sources;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_dataplane::bpf::{self, BpfPlane};
 
 use args::{Args, Plane};
 use config::Config;
+use eventloop::Socket;
 use instance::Instance;
+use sources::Signals;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -48,15 +49,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     logging::start(args);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let signals = Signals::catch()?;
     probe_plane(args.dataplane)?;
     let instance = Instance::acquire(&args.instance, args.socket.as_deref())?;
-    let listener = {
-        let _runtime = runtime.enter();
-        instance.listen()?
-    };
+    let listener = instance.listen()?;
     let plane = open_plane(args, &config).map_err(|refusal| name_plane(args.dataplane, refusal))?;
     mcr_dataplane::raise_open_files();
-    runtime.block_on(eventloop::run(args, instance, listener, plane, config)).context("stopped")
+    drop(entered);
+    let socket = Socket { instance, listener };
+    runtime.block_on(eventloop::run(args, signals, socket, plane, config))
 }
 
 /// Whether the plane that was named, or any, can run here.

@@ -116,6 +116,13 @@ fn looks_like_address(text: &str) -> bool {
 
 /// `ADDRESS[/PREFIX][:PORT[-PORT]]`, IPv6 in brackets with the prefix behind them.
 fn endpoint(text: &str) -> Result<(AddressBlock, Option<PortRange>), Refusal> {
+    if let Some((_, zone)) = text.split_once('%') {
+        let zone = zone.split([']', ':', '/']).next().unwrap_or(zone);
+        return Err(invalid(
+            format!("{text:?} has a zone"),
+            format!("leave out %{zone}: the interface stands behind the port, as in @{zone}"),
+        ));
+    }
     let (host, tail) = if let Some(rest) = text.strip_prefix('[') {
         rest.split_once(']').ok_or_else(|| {
             invalid(format!("{text:?} has no closing ']'"), "write IPv6 as [ff3e::1]:5000")

@@ -17,6 +17,7 @@ const UDP_CHECKSUM: usize = 14 + 20 + udp::CHECKSUM;
 fn output() -> PlaneOutput {
     PlaneOutput {
         id: OutputId(0),
+        absent: None,
         interface: IfIndex(3),
         source_mac: [2, 0, 0, 0, 0, 3],
         destination_mac: [1, 0, 0x5e, 10, 1, 1],

@@ -76,7 +76,7 @@ impl Request {
                     return Err(Refusal::new(
                         Code::Invalid,
                         "the apply has no rules and would remove all",
-                        "if that is meant, say --allow-empty",
+                        "if that is meant, say --allow-empty (in the API: ?allow_empty=true)",
                     ));
                 }
                 reconcile(table, rules, Origin::Runtime, |_| true)

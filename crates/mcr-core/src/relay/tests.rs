@@ -6,6 +6,7 @@ use crate::action::PlaneChange;
 use crate::api::{Change, RuleSpec};
 use crate::refusal::Code;
 use crate::rule::{Origin, Rule};
+use crate::verdict::OutputDrop;
 use world::{RefusePlane, World, link};
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Rule {
@@ -270,7 +271,8 @@ fn a_rule_waits_for_its_interfaces_and_follows_them() {
     world.link(|links| links.get_mut(&eth7).unwrap().index = IfIndex(17));
     world.link(|links| drop(links.remove(&eth2)));
     assert!(world.state("a").contains("output 225.1.1.1:6000@eth2: no interface eth2"));
-    assert_eq!(world.plane[&ids.0].outputs.len(), 1);
+    let absent: Vec<_> = world.plane[&ids.0].outputs.iter().map(|o| o.absent).collect();
+    assert_eq!(absent, [None, Some(OutputDrop::InterfaceGone)]);
     world.link(|links| drop(links.remove(&eth7)));
     assert_eq!((world.joined.len(), world.plane.len()), (1, 1));
     world.link(|links| {

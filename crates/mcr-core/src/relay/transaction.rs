@@ -224,8 +224,8 @@ impl Relay {
             next.missing = resolved.missing;
             next.plane = resolved.plane.map(|mut plane| {
                 plane.id = next.running.id;
-                for (output, position) in plane.outputs.iter_mut().zip(resolved.positions) {
-                    output.id = next.running.outputs[position].id;
+                for (output, running) in plane.outputs.iter_mut().zip(&next.running.outputs) {
+                    output.id = running.id;
                 }
                 plane
             });

@@ -57,9 +57,10 @@ fn a_rule_becomes_indexes_addresses_and_macs() {
             "keep@239.10.1.4@eth0",
         ],
     );
-    let Resolved { plane, positions, missing } = resolve(&rule, &machine());
-    assert_eq!((positions, missing), (vec![0, 1, 2, 3], None));
+    let Resolved { plane, missing } = resolve(&rule, &machine());
+    assert_eq!(missing, None);
     let plane = plane.unwrap();
+    assert!(plane.outputs.iter().all(|output| output.absent.is_none()));
     let address = [239, 1, 1, 1].into();
     assert_eq!(plane.key, FlowKey { interface: IfIndex(2), address, port: 5000 });
     assert_eq!(plane.to_stack, ToStack::IfSocket);
@@ -90,15 +91,15 @@ fn what_is_missing_is_named_with_a_hint() {
     let cases = [
         (without(machine(), "eth0"), input, "no interface eth0", "ip link", false),
         (with(machine(), "eth0", tunnel), input, "no Ethernet header", "Ethernet", false),
-        (without(machine(), "eth1"), output, "no interface eth1", "ip link", false),
-        (with(machine(), "eth1", tunnel), output, "link type 65534", "Ethernet", false),
-        (with(machine(), "eth1", down), output, "eth1 is down", "ip link set eth1 up", false),
+        (without(machine(), "eth1"), output, "no interface eth1", "ip link", true),
+        (with(machine(), "eth1", tunnel), output, "link type 65534", "Ethernet", true),
+        (with(machine(), "eth1", down), output, "eth1 is down", "ip link set eth1 up", true),
         (
             with(machine(), "eth1", |link| link.addresses = vec!["fe80::1".parse().unwrap()]),
             output,
             "eth1 has no IPv4 address",
             "ip address add",
-            false,
+            true,
         ),
         (with(machine(), "eth0", down), "", "eth0 is down", "ip link set eth0 up", true),
         (Links::default(), input, "no interface eth0", "ip link", false),
@@ -116,11 +117,13 @@ fn what_is_missing_is_named_with_a_hint() {
 #[test]
 fn outputs_that_can_be_served_run_without_the_others() {
     let outputs = ["239.10.1.1@eth9", "239.10.1.2@eth1", "239.10.1.3@eth2", "239.10.1.4@eth0"];
-    let resolved = resolve(&rule("239.1.1.1:5000@eth0", &outputs), &machine());
-    assert_eq!(resolved.positions, [1, 3]);
-    let last: Vec<u8> =
-        resolved.plane.unwrap().outputs.iter().map(|o| o.destination.octets()[3]).collect();
-    assert_eq!(last, [2, 4]);
+    let machine = with(machine(), "eth0", |link| link.addresses.clear());
+    let machine = with(machine, "eth2", |link| link.up = false);
+    let resolved = resolve(&rule("239.1.1.1:5000@eth0", &outputs), &machine);
+    let absent: Vec<_> = resolved.plane.unwrap().outputs.iter().map(|o| o.absent).collect();
+    let [gone, down, no_address] =
+        [OutputDrop::InterfaceGone, OutputDrop::InterfaceDown, OutputDrop::NoAddress];
+    assert_eq!(absent, [Some(gone), None, Some(down), Some(no_address)]);
     assert!(resolved.missing.unwrap().message.contains("no interface eth9"));
 }
 
@@ -158,7 +161,8 @@ fn an_output_on_lo_needs_a_kept_or_foreign_source() {
     ];
     for (output, runs) in cases {
         let resolved = resolve(&rule("239.1.1.1:5000@eth0", &[output]), &machine());
-        assert_eq!(resolved.plane.is_some(), runs, "{output}");
+        let runs_now = resolved.plane.unwrap().outputs[0].absent.is_none();
+        assert_eq!(runs_now, runs, "{output}");
         if !runs {
             let refusal = resolved.missing.unwrap();
             assert!(refusal.message.contains("martian"), "{refusal}");

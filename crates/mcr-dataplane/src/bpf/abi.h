@@ -55,7 +55,7 @@ struct output {
 	__u8 ttl_mode;
 	__u8 ttl;
 	__u8 dscp; /* DSCP_KEEP, or 0 to 63 */
-	__u8 unused;
+	__u8 absent; /* 0, or enum output_drop + 1: nothing can be sent now */
 	__u8 mac[12]; /* destination, source: as in the frame */
 };
 
@@ -79,7 +79,8 @@ enum output_drop {
 	OUTPUT_INTERFACE_GONE = 3,
 	OUTPUT_QUEUE_FULL = 4,
 	OUTPUT_NO_MEMORY = 5,
-	OUTPUT_DROPS = 6,
+	OUTPUT_NO_ADDRESS = 6,
+	OUTPUT_DROPS = 7,
 };
 
 enum pass {
@@ -111,7 +112,7 @@ _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
 _Static_assert(sizeof(struct output) == 36, "output");
 _Static_assert(__builtin_offsetof(struct output, mac) == 24, "output.mac");
 _Static_assert(sizeof(struct rule_stats) == 56, "rule_stats");
-_Static_assert(sizeof(struct output_stats) == 80, "output_stats");
+_Static_assert(sizeof(struct output_stats) == 88, "output_stats");
 _Static_assert(sizeof(struct pass_stats) == 32, "pass_stats");
 
 #endif

@@ -52,7 +52,7 @@ pub(super) struct RawOutput {
     ttl_mode: u8,
     ttl: u8,
     dscp: u8,
-    unused: u8,
+    absent: u8,
     mac: [u8; 12],
 }
 
@@ -79,7 +79,7 @@ impl From<&PlaneOutput> for RawOutput {
                 Dscp::Keep => DSCP_KEEP,
                 Dscp::Set(dscp) => dscp,
             },
-            unused: 0,
+            absent: output.absent.map_or(0, |reason| reason as u8 + 1),
             mac,
         }
     }
@@ -107,7 +107,7 @@ pub(super) type RawPass = [u64; Pass::COUNTED.len()];
 
 const _: () = assert!(size_of::<RawKey>() == 16);
 const _: () = assert!(size_of::<RawOutput>() == 36 && offset_of!(RawOutput, mac) == 24);
-const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 80);
+const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 88);
 const _: () = assert!(size_of::<RawPass>() == 32);
 
 // SAFETY: RawKey is repr(C) of integers and arrays without padding (16 bytes, asserted above), so

@@ -12,7 +12,7 @@ use aya::programs::links::FdLink;
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, SchedClassifier};
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
 
@@ -35,6 +35,20 @@ pub enum Attach {
 }
 
 impl Attach {
+    /// The way that this kernel has.
+    pub(super) fn resolve(self) -> Result<Self, Refusal> {
+        match self {
+            Self::Auto if has_tcx() => Ok(Self::Tcx),
+            Self::Auto => Ok(Self::Clsact),
+            Self::Tcx if !has_tcx() => Err(Refusal::new(
+                Code::Plane,
+                "this kernel has no TCX hooks",
+                "TCX came with Linux 6.6: leave out --attach",
+            )),
+            Self::Tcx | Self::Clsact => Ok(self),
+        }
+    }
+
     /// The name in status and options.
     pub fn name(self) -> &'static str {
         match self {
@@ -61,20 +75,8 @@ enum Hook {
 }
 
 impl Hooks {
-    pub(super) fn new(attach: Attach, instance: &str, pins: Pins) -> Result<Self, Refusal> {
-        let attach = match attach {
-            Attach::Auto if has_tcx() => Attach::Tcx,
-            Attach::Auto => Attach::Clsact,
-            Attach::Tcx if !has_tcx() => {
-                return Err(Refusal::new(
-                    Code::Plane,
-                    "this kernel has no TCX hooks",
-                    "TCX came with Linux 6.6: leave out --attach",
-                ));
-            }
-            Attach::Tcx | Attach::Clsact => attach,
-        };
-        Ok(Self { attach, handle: handle_of(instance), pins, hooks: BTreeMap::new() })
+    pub(super) fn new(attach: Attach, instance: &str, pins: Pins) -> Self {
+        Self { attach, handle: handle_of(instance), pins, hooks: BTreeMap::new() }
     }
 
     pub(super) fn attach(&self) -> Attach {
@@ -89,6 +91,43 @@ impl Hooks {
     /// The hooks that no input needs.
     pub(super) fn surplus(&self, inputs: &BTreeSet<IfIndex>) -> Vec<IfIndex> {
         self.hooks.keys().filter(|index| !inputs.contains(index)).copied().collect()
+    }
+
+    /// Whether the program may be put on an interface: a program by our name that no instance has
+    /// pinned would relay every packet once more.
+    pub(super) fn check(&self, index: IfIndex) -> Result<(), Refusal> {
+        let name = netlink::name_of(index)?;
+        if self.left_link(index, &name).is_some() {
+            return Ok(());
+        }
+        let mut programs = netlink::programs(index, self.handle.into())
+            .map_err(|e| refused(&e).about(format_args!("interface {name}")))?;
+        // An error is a kernel without TCX.
+        if let Ok((_, tcx)) = SchedClassifier::query_tcx(&name, TcAttachType::Ingress) {
+            let name = |info: &ProgramInfo| info.name_as_str().unwrap_or("").to_owned();
+            programs.extend(tcx.iter().map(|info| (name(info), info.id())));
+        }
+        let known = Pins::programs_of_all_instances();
+        let stranger = |(name, id): &&(String, u32)| name == PROGRAM && !known.contains(id);
+        if programs.iter().any(|(name, id)| name == PROGRAM && known.contains(id)) {
+            tracing::warn!(
+                interface = name,
+                "another instance of MCR receives here too; of a flow that both have, the second \
+                 sees only what the first leaves to the host (local = \"yes\")"
+            );
+        }
+        match programs.iter().find(stranger) {
+            None => Ok(()),
+            Some((_, id)) => Err(Refusal::new(
+                Code::Plane,
+                format!(
+                    "interface {name}: program {id} on it is MCR's, and no instance on this host \
+                     has pinned it"
+                ),
+                "it would relay every packet twice: stop the mcrd that holds it (it may run under \
+                 `ip netns exec`, with a /sys/fs/bpf of its own), or detach it with bpftool or tc",
+            )),
+        }
     }
 
     /// Puts the program on an interface.
@@ -114,25 +153,30 @@ impl Hooks {
         index: IfIndex,
         name: &str,
     ) -> Result<Hook, Refusal> {
-        let left = self.pins.link(index).and_then(|link| SchedClassifierLink::try_from(link).ok());
-        // A link whose interface was deleted and made again cannot be updated: it is dead.
-        let taken_over = left.and_then(|link| program.attach_to_link(link).ok());
-        let id = match taken_over {
-            Some(id) => id,
-            None => {
-                refuse_unaccounted(name, index)?;
-                program
-                    .attach_with_options(
-                        name,
-                        TcAttachType::Ingress,
-                        TcAttachOptions::TcxOrder(LinkOrder::default()),
-                    )
-                    .map_err(|e| refused(&e))?
-            }
-        };
+        if let Some(left) = self.left_link(index, name) {
+            // The program is swapped in place; the pin stays as it is.
+            let id = program.attach_to_link(left).map_err(|e| refused(&e))?;
+            let link = program.take_link(id).map_err(|e| refused(&e))?;
+            drop(FdLink::try_from(link).map_err(|e| refused(&e))?);
+            return Ok(Hook::Tcx);
+        }
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program
+            .attach_with_options(name, TcAttachType::Ingress, order)
+            .map_err(|e| refused(&e))?;
         let link = program.take_link(id).map_err(|e| refused(&e))?;
         self.pins.pin_link(index, FdLink::try_from(link).map_err(|e| refused(&e))?)?;
         Ok(Hook::Tcx)
+    }
+
+    /// The link that an earlier process has left on this interface. Its number alone does not say
+    /// so: the interface may have been deleted, or be one of another network namespace.
+    fn left_link(&self, index: IfIndex, name: &str) -> Option<SchedClassifierLink> {
+        let link = self.pins.link(index)?;
+        let program = link.info().ok()?.program_id();
+        let (_, here) = SchedClassifier::query_tcx(name, TcAttachType::Ingress).ok()?;
+        let same = here.iter().any(|info| info.id() == program);
+        same.then(|| SchedClassifierLink::try_from(link).ok()).flatten()
     }
 
     fn add_clsact(
@@ -141,40 +185,38 @@ impl Hooks {
         index: IfIndex,
         name: &str,
     ) -> Result<Hook, Refusal> {
-        refuse_unaccounted(name, index)?;
         let made = match qdisc_add_clsact(name) {
             Ok(()) => true,
             Err(error) if netlink::is_exists(&error) => false,
             Err(error) => return Err(refused(&error)),
         };
         let qdisc_is_ours = made || self.mark("qdisc", index).exists();
-        let marked = self.set_mark(program, "filter", index).and_then(|()| {
+        let attached = self.put_filter(program, name).and_then(|()| {
+            self.set_mark(program, "filter", index)?;
             if qdisc_is_ours { self.set_mark(program, "qdisc", index) } else { Ok(()) }
         });
-        let id = marked.and_then(|()| {
-            // An earlier process's filter has the same priority and handle, and is replaced.
-            self.filter(name)
-                .and_then(|link| program.attach_to_link(link).map_err(|e| refused(&e)))
-                .or_else(|_| {
-                    let options =
-                        NlOptions { priority: PRIORITY, handle: self.handle, classid: None };
-                    let options = TcAttachOptions::Netlink(options);
-                    program
-                        .attach_with_options(name, TcAttachType::Ingress, options)
-                        .map_err(|e| refused(&e))
-                })
-        });
-        match id.and_then(|id| program.take_link(id).map_err(|e| refused(&e))) {
-            Ok(link) => {
-                // Dropping it would detach it; the filter is found again by its handle.
-                std::mem::forget(link);
-                Ok(Hook::Clsact { qdisc_is_ours })
-            }
-            Err(refusal) => {
-                self.clear_clsact(index, made);
-                Err(refusal)
-            }
+        if let Err(refusal) = attached {
+            self.detach_filter(index);
+            self.clear_clsact(index, made);
+            return Err(refusal);
         }
+        Ok(Hook::Clsact { qdisc_is_ours })
+    }
+
+    /// An earlier process's filter has the same priority and handle, and is replaced in place.
+    fn put_filter(&self, program: &mut SchedClassifier, name: &str) -> Result<(), Refusal> {
+        let replaced = self
+            .filter(name)
+            .and_then(|link| program.attach_to_link(link).map_err(|e| refused(&e)));
+        let id = replaced.or_else(|_| {
+            let options = NlOptions { priority: PRIORITY, handle: self.handle, classid: None };
+            let options = TcAttachOptions::Netlink(options);
+            program
+                .attach_with_options(name, TcAttachType::Ingress, options)
+                .map_err(|e| refused(&e))
+        })?;
+        // Dropping the link would detach it; the filter is found again by its handle.
+        program.take_link(id).map(std::mem::forget).map_err(|e| refused(&e))
     }
 
     /// Takes the program off an interface, which may be gone.
@@ -255,27 +297,6 @@ impl Hooks {
 
 fn has_tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
-}
-
-/// A program by our name that no instance has pinned would relay every packet once more.
-fn refuse_unaccounted(name: &str, index: IfIndex) -> Result<(), Refusal> {
-    let mut programs = netlink::programs(index).map_err(|e| refused(&e))?;
-    // An error is a kernel without TCX.
-    if let Ok((_, tcx)) = SchedClassifier::query_tcx(name, TcAttachType::Ingress) {
-        let name = |info: &aya::programs::ProgramInfo| info.name_as_str().unwrap_or("").to_owned();
-        programs.extend(tcx.iter().map(|info| (name(info), info.id())));
-    }
-    let known = Pins::programs_of_all_instances();
-    let stranger = |(name, id): &&(String, u32)| name == PROGRAM && !known.contains(id);
-    match programs.iter().find(stranger) {
-        None => Ok(()),
-        Some((_, id)) => Err(Refusal::new(
-            Code::Plane,
-            format!("program {id} on it is MCR's, and no instance on this host has pinned it"),
-            "it would relay every packet twice: stop the mcrd that holds it (it may run under \
-             `ip netns exec`, with a /sys/fs/bpf of its own), or detach it with bpftool",
-        )),
-    }
 }
 
 /// Each instance has its own filter: FNV-1a of the name.

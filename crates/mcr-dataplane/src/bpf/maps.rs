@@ -67,7 +67,7 @@ pub(super) struct Pending {
 
 impl Maps {
     /// Takes the maps over from a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Self, Refusal> {
+    pub(super) fn take(ebpf: &mut Ebpf, sizes: Sizes, grace: Grace) -> Result<Self, Refusal> {
         let cpus = aya::util::nr_cpus().map_err(|(file, error)| {
             Refusal::new(Code::Internal, format!("{file}: {error}"), "is /sys mounted?")
         })?;
@@ -79,7 +79,7 @@ impl Maps {
             rule_stats: per_cpu_array(ebpf, "rule_stats")?,
             output_stats: per_cpu_array(ebpf, "output_stats")?,
             pass_stats: typed(ebpf, "pass_stats")?,
-            grace: Grace::open().map_err(|e| refused("for grace periods", &e))?,
+            grace,
             cpus,
             sizes,
             rules: HashMap::new(),
@@ -154,7 +154,7 @@ impl Maps {
     pub(super) fn take_back(&mut self, pending: Pending) {
         let mut free = Vec::new();
         for (key, _, slot, before) in pending.installed.into_iter().rev() {
-            free.push(slot);
+            free.push((slot, before.is_none()));
             match before {
                 Some(before) => {
                     report("slots", self.slots.set(before.number, before.value, 0));
@@ -166,10 +166,12 @@ impl Maps {
         for address in pending.own_added {
             report("own", self.own.remove(&address.octets()));
         }
-        self.wait();
-        for slot in free {
+        if !self.wait() {
+            return;
+        }
+        for (slot, new) in free {
             self.free_outputs.release(slot.first, slot.count);
-            if !self.taken.values().any(|taken| taken.number == slot.number) {
+            if new {
                 self.free_slots.release(slot.number, 1);
             }
         }
@@ -204,13 +206,14 @@ impl Maps {
             self.rules.remove(id);
         }
         self.rules.extend(pending.installed.iter().map(|(key, id, ..)| (*id, *key)));
-        if !free_outputs.is_empty() || !free_slots.is_empty() {
-            self.wait();
-        }
+        let free = free_outputs.is_empty() || self.wait();
         for address in self.own_now.difference(&change.own) {
             report("own", self.own.remove(&address.octets()));
         }
         self.own_now.clone_from(&change.own);
+        if !free {
+            return;
+        }
         free_outputs.into_iter().for_each(|(first, count)| self.free_outputs.release(first, count));
         free_slots.into_iter().for_each(|number| self.free_slots.release(number, 1));
     }
@@ -222,11 +225,14 @@ impl Maps {
         self.taken.remove(&key);
     }
 
-    fn wait(&self) {
-        if let Err(error) = self.grace.wait() {
-            // It worked when the plane was made, so this is a kernel that changed its mind.
+    /// Whether nobody uses the old rules any more. If that cannot be known, their places are lost
+    /// rather than used again.
+    fn wait(&self) -> bool {
+        let waited = self.grace.wait();
+        if let Err(error) = &waited {
             tracing::error!(%error, "cannot wait for the eBPF program to let go of old rules");
         }
+        waited.is_ok()
     }
 
     fn zero<'m>(
@@ -239,7 +245,8 @@ impl Maps {
             return Ok(());
         }
         let zeros = vec![0; keys.len() * words * self.cpus];
-        sys::update_batch(map(self), keys, &zeros).map_err(|e| refused("stats", &e))
+        sys::update_batch(map(self), keys, &zeros, words * self.cpus)
+            .map_err(|e| refused("stats", &e))
     }
 
     /// Counts what passes on an interface.
@@ -302,7 +309,8 @@ impl Maps {
         }
         let mut keys = vec![0; count as usize];
         let mut values = vec![0; count as usize * WORDS * self.cpus];
-        sys::lookup_batch(map, &mut keys, &mut values).map_err(|e| refused("stats", &e))?;
+        sys::lookup_batch(map, &mut keys, &mut values, WORDS * self.cpus)
+            .map_err(|e| refused("stats", &e))?;
         let sum = |element: &[u64]| {
             let mut sum = [0; WORDS];
             for cpu in element.chunks_exact(WORDS) {

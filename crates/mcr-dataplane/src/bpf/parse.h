@@ -16,6 +16,7 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
+#define VLAN_ID 0x0fff
 #define IP_OFFSET_MASK 0x1fff
 #define IP_MORE_FRAGMENTS 0x2000
 #define MAC_WORDS 6 /* destination and source, in 16 bits */
@@ -90,16 +91,16 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
 	if (packet->loopback) {
 		ip_offset = 0;
 	} else {
-		if (skb->vlan_present)
+		if (skb->vlan_present && (skb->vlan_tci & VLAN_ID))
 			return PASS_TAGGED;
 		if (skb->len < ETH_HLEN)
 			return PASS_MALFORMED;
 		if (skb->protocol == bpf_htons(ETH_P_8021Q) ||
 		    skb->protocol == bpf_htons(ETH_P_8021AD))
 			return PASS_TAGGED;
-		if (skb->protocol != bpf_htons(ETH_P_IP))
-			return PASS_NOT_OURS;
 	}
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		return PASS_NOT_OURS;
 	if (pull(skb, ip_offset + sizeof(*ip)))
 		return PASS_MALFORMED;
 	data = (void *)(long)skb->data;

@@ -101,10 +101,12 @@ static __always_inline int reason_of(long error)
 	case -ENODEV:
 	case -EINVAL:
 		return OUTPUT_INTERFACE_GONE;
-	case -ENOMEM:
-		return OUTPUT_NO_MEMORY;
-	default:
+	case -ENOBUFS:
+	case NET_XMIT_DROP:
+	case NET_XMIT_CN:
 		return OUTPUT_QUEUE_FULL;
+	default:
+		return OUTPUT_NO_MEMORY;
 	}
 }
 
@@ -116,12 +118,14 @@ static __always_inline int send(struct __sk_buff *skb, const struct packet *pack
 	__u32 mtu = 0;
 	long error;
 
+	if (output->absent)
+		return output->absent - 1;
 	if (wanted(&packet->headers, output, &shall))
 		return OUTPUT_TTL_EXPIRED;
 	/* bpf_clone_redirect does not look at the MTU. */
 	error = bpf_check_mtu(skb, output->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
 	if (error)
-		return error > 0 ? OUTPUT_MTU : OUTPUT_INTERFACE_GONE;
+		return error == -ENODEV ? OUTPUT_INTERFACE_GONE : OUTPUT_MTU;
 	if (rewrite(skb, packet, is, &shall))
 		return OUTPUT_NO_MEMORY;
 	error = bpf_clone_redirect(skb, output->ifindex, 0);
@@ -133,18 +137,19 @@ static __always_inline void offer(struct __sk_buff *skb, const struct packet *pa
 {
 	struct output *output = bpf_map_lookup_elem(&outputs, &number);
 	struct output_stats *stats;
-	int reason;
+	__s64 reason;
 
 	if (!output)
 		return;
 	reason = send(skb, packet, is, output);
+	barrier_var(reason); /* keeps the checks on the value that is used as an index */
 	stats = bpf_map_lookup_elem(&output_stats, &output->id);
 	if (!stats)
 		return;
 	add(&stats->offered, &packet->volume);
 	if (reason < 0)
 		add(&stats->forwarded, &packet->volume);
-	else if (reason < OUTPUT_DROPS)
+	else if ((__u64)reason < OUTPUT_DROPS)
 		stats->dropped[reason] += packet->volume.packets;
 }
 
@@ -200,6 +205,9 @@ int mcr_relay(struct __sk_buff *skb)
 	}
 	add(&stats->matched, &packet.volume);
 
+	/* Only a priority tag (VID 0) gets here; it ends with the link it came by. */
+	if (skb->vlan_present)
+		bpf_skb_vlan_pop(skb);
 	is = packet.headers;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < OUTPUTS_MAX; i++) {
@@ -210,8 +218,8 @@ int mcr_relay(struct __sk_buff *skb)
 	if (stack == STACK_NEVER ||
 	    (stack == STACK_IF_SOCKET && !has_socket(skb, &packet.headers)))
 		return TC_ACT_SHOT;
-	rewrite(skb, &packet, &is, &packet.headers);
-	return NEXT;
+	/* Better nothing than a packet that is half what came in and half what went out. */
+	return rewrite(skb, &packet, &is, &packet.headers) ? TC_ACT_SHOT : NEXT;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

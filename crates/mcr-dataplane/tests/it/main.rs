@@ -6,4 +6,5 @@
 
 mod maps;
 mod namespace;
+mod tags;
 mod vectors;

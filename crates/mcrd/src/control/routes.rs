@@ -1,7 +1,8 @@
 //! The pages of the control API and their handlers.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -33,6 +34,24 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .with_state(commands)
 }
 
+/// The name in a page's path.
+struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|error| {
+            Refused(Refusal::new(
+                Code::Malformed,
+                format!("{} names no rule: {}", parts.uri.path(), error.body_text()),
+                "write the name percent-encoded as UTF-8",
+            ))
+        })
+    }
+}
+
 /// A refusal as a reply.
 struct Refused(Refusal);
 
@@ -56,21 +75,21 @@ async fn list(State(commands): Commands) -> Reply {
     ask(&commands, |reply| Command::List(None, reply)).await
 }
 
-async fn show(State(commands): Commands, Path(name): Path<String>) -> Reply {
+async fn show(State(commands): Commands, Name(name): Name) -> Reply {
     let key = RuleKey::from_user(&name);
     ask(&commands, |reply| Command::List(Some(key), reply)).await
 }
 
 async fn add(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
     let guard = guard(&headers, &uri)?;
-    let rule = read::<RuleSpec>(body).await?.check()?;
+    let rule = read::<RuleSpec>(body, b'{').await?.check()?;
     let request = Request::Steps(vec![RuleStep::Add(rule)]);
     ask(&commands, |reply| Command::Change(request, guard, reply)).await
 }
 
 async fn steps(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
     let guard = guard(&headers, &uri)?;
-    let steps = read::<Vec<Step>>(body).await?;
+    let steps = read::<Vec<Step>>(body, b'[').await?;
     let step = |step| {
         Ok(match step {
             Step::Add(rule) => RuleStep::Add(rule.check()?),
@@ -87,7 +106,7 @@ async fn steps(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Bo
 async fn apply(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
     let guard = guard(&headers, &uri)?;
     let allow_empty = flags(&uri)?.allow_empty;
-    let RuleSet { rules } = read(body).await?;
+    let RuleSet { rules } = read(body, b'{').await?;
     let rules = rules.iter().map(RuleSpec::check).collect::<Result<Vec<Rule>, _>>()?;
     let request = Request::Apply { rules, allow_empty };
     ask(&commands, |reply| Command::Change(request, guard, reply)).await
@@ -95,14 +114,14 @@ async fn apply(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Bo
 
 async fn put(
     State(commands): Commands,
-    Path(name): Path<String>,
+    Name(name): Name,
     headers: HeaderMap,
     uri: Uri,
     body: Body,
 ) -> Reply {
     let guard = guard(&headers, &uri)?;
     let key = RuleKey::from_user(&name);
-    let mut spec: RuleSpec = read(body).await?;
+    let mut spec: RuleSpec = read(body, b'{').await?;
     let by_input = RuleKey::from_user(&spec.input) == key;
     if spec.name.is_none() && !by_input {
         spec.name = Some(name);
@@ -120,7 +139,7 @@ async fn put(
 
 async fn remove(
     State(commands): Commands,
-    Path(name): Path<String>,
+    Name(name): Name,
     headers: HeaderMap,
     uri: Uri,
 ) -> Reply {
@@ -177,8 +196,9 @@ async fn ask<T: Serialize>(
     Ok(Json(answer).into_response())
 }
 
-/// Reads a JSON body of at most [`BODY_MAX`] bytes within [`BODY_TIMEOUT`].
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
+/// Reads a JSON body of at most [`BODY_MAX`] bytes within [`BODY_TIMEOUT`]. It begins with `first`:
+/// serde would take a list for an object too.
+async fn read<T: DeserializeOwned>(body: Body, first: u8) -> Result<T, Refusal> {
     let whole = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await;
     let whole = whole.map_err(|_| {
         Refusal::new(Code::TooSlow, "the body did not arrive in 30 seconds", "send it at once")
@@ -191,13 +211,20 @@ async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
             Refusal::new(Code::Malformed, format!("the body broke off: {error}"), "send it whole")
         }
     })?;
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| {
+    let wrong = |why: &dyn std::fmt::Display| {
         Refusal::new(
             Code::Malformed,
-            format!("the body is not what this page takes: {error}"),
+            format!("the body is not what this page takes: {why}"),
             "see docs/api.md for the shape of each request",
         )
-    })
+    };
+    let bytes = bytes.to_bytes();
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(byte) if *byte != first => {
+            Err(wrong(&if first == b'{' { "it is no object" } else { "it is no list" }))
+        }
+        Some(_) | None => serde_json::from_slice(&bytes).map_err(|e| wrong(&e)),
+    }
 }
 
 #[derive(serde::Deserialize, Default)]

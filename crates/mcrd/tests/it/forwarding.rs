@@ -272,6 +272,10 @@ fn an_interface_that_goes_down_takes_only_its_own_output_with_it() {
     let receiver = lab.receiver("sink", receiver);
     lab.send(&format!("{GEN} --rate 1000 --count 200 --size 100"));
     receiver.lossless(200);
+    let stats = daemon.stats(rule);
+    sums(&stats, 0, 0);
+    sums(&stats, 1, 200);
+    assert_eq!(stats["outputs"][0]["dropped"]["interface-down"], 200, "{stats}");
     lab.ip("relay", "link set veth2 up");
     crate::lab::wait_for("both again", || daemon.state(rule).0 != "waiting");
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 200"));

@@ -240,3 +240,41 @@ fn memberships_of_unchanged_rules_are_not_touched() {
     assert!(reports.contains("gaddr 239.1.2.1 to_in"), "the capture works: {reports}");
     assert!(!reports.contains("gaddr 239.1.1.1 to_in"), "{reports}");
 }
+
+/// What happens to the output is no business of the input: the group stays joined, and every
+/// packet has a counter with a name.
+#[test]
+fn an_output_that_is_lost_leaves_no_group_and_no_packet_uncounted() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    let joined = || {
+        let output = run(lab.command("relay", "cat").arg("/proc/net/igmp"));
+        let group = format!("{:08X}", u32::from_ne_bytes([239, 1, 1, 1]));
+        String::from_utf8(output.stdout).unwrap().contains(&group)
+    };
+    assert!(joined());
+    let send = || lab.send(&format!("{GEN} --rate 1000 --count 100 --size 100"));
+    let lost = [
+        ("link set veth2 down", "interface-down"),
+        ("address flush dev veth2", "no-address"),
+        ("link delete veth2", "interface-gone"),
+    ];
+    for (position, (change, reason)) in lost.into_iter().enumerate() {
+        lab.ip("relay", change);
+        let state = || daemon.state("a");
+        let words = ["is down", "no IPv4 address", "no interface"];
+        wait_for(words[position], || state().1.contains(words[position]));
+        send();
+        assert!(joined(), "{reason}");
+        let stats = daemon.stats("a");
+        assert_eq!(stats["matched"]["packets"], 100 * (position as u64 + 1), "{stats}");
+        assert_eq!(stats["outputs"][0]["dropped"][reason], 100, "{stats}");
+        if position == 0 {
+            lab.ip("relay", "link set veth2 up");
+        }
+    }
+}

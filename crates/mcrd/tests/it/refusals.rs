@@ -229,7 +229,8 @@ fn requests_are_refused_by_the_page() {
     let cases: &[Asked] = &[
         ("POST", "/v1/rules", "", 400, "malformed", &["EOF"]),
         ("POST", "/v1/rules", "{", 400, "malformed", &["line 1 column"]),
-        ("POST", "/v1/rules", "[]", 400, "malformed", &["invalid length"]),
+        ("POST", "/v1/rules", "[]", 400, "malformed", &["no object"]),
+        ("PATCH", "/v1/rules", "[{\"add\": [\"x\"]}]", 400, "malformed", &["expected a rule"]),
         ("POST", "/v1/rules", "{\"input\": 3}", 400, "malformed", &["string"]),
         ("POST", "/v1/rules", &format!("{rule}, \"x\": 1}}"), 400, "malformed", &["`x`"]),
         ("POST", "/v1/rules", &format!("{good}{good}"), 400, "malformed", &["trailing"]),

@@ -346,3 +346,22 @@ fn a_program_of_ours_that_nobody_accounts_for_is_refused() {
 fn with_clsact_too_a_program_that_nobody_accounts_for_is_refused() {
     refuse_hidden("clsact");
 }
+
+/// A signal that comes while the daemon starts is obeyed like any other.
+#[test]
+fn a_signal_at_any_moment_of_the_start_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let lock = format!("/run/mcr/{}.lock", lab.name);
+    for turn in 0..20 {
+        let mut daemon = lab.start_daemon(&[]);
+        // From the first file that it makes on, at moments that differ by chance.
+        wait_for("the lock", || Path::new(&lock).exists());
+        daemon.signal(if turn % 2 == 0 { Signal::INT } else { Signal::TERM });
+        assert!(daemon.wait().success(), "{}", daemon.log());
+        assert!(!Path::new(&lock).exists() && !daemon.socket().exists(), "turn {turn}");
+        assert!(!Path::new(&format!("/sys/fs/bpf/mcr/{}", lab.name)).exists(), "turn {turn}");
+    }
+}

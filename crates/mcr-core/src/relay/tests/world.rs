@@ -257,12 +257,12 @@ impl World {
             }
             let failed = matches!(running.problem, Some(Problem::Failed(_)));
             let resolved = resolve(&entry.rule, &self.links);
-            let held_back = running.problem.is_some() && resolved.missing.is_none();
-            let runs = entry.rule.enabled && !failed && !held_back;
+            let circle = relay.table.refuse_circle(key, &entry.rule, &self.links).is_err();
+            let runs = entry.rule.enabled && !failed && !circle;
             let Some(mut wanted) = resolved.plane.filter(|_| runs) else { continue };
             wanted.id = running.id;
-            for (output, position) in wanted.outputs.iter_mut().zip(resolved.positions) {
-                output.id = running.outputs[position].id;
+            for (output, running) in wanted.outputs.iter_mut().zip(&running.outputs) {
+                output.id = running.id;
             }
             let PlaneRule { key, id, .. } = wanted;
             let membership = Membership { interface: key.interface, group: key.address };

@@ -1,4 +1,4 @@
-//! Removing a clsact qdisc that this plane has made, unless somebody has put a filter on it since.
+//! Traffic control by netlink: filters and qdiscs, asked for and answered at once.
 
 use std::io;
 
@@ -8,7 +8,9 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::tc::{
+    TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2,
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -47,10 +49,13 @@ fn filters(index: IfIndex) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Name and id of the eBPF programs on the ingress side.
-pub(crate) fn programs(index: IfIndex) -> io::Result<Vec<(String, u32)>> {
+/// Name and id of the eBPF programs on the ingress side, but for the filter of this handle.
+pub(crate) fn programs(index: IfIndex, but: u32) -> io::Result<Vec<(String, u32)>> {
     let mut programs = Vec::new();
     dump(index, TcHandle::MIN_INGRESS, |filter| {
+        if u32::from(filter.header.handle) == but {
+            return;
+        }
         let (mut name, mut id) = (None, None);
         let mut options = Vec::new();
         for attribute in &filter.attributes {
@@ -78,6 +83,28 @@ fn dump(index: IfIndex, side: u16, mut each: impl FnMut(TcMessage)) -> io::Resul
             each(filter);
         }
     })
+}
+
+/// Packets that the root queue of each interface has dropped, by interface.
+pub(super) fn queue_drops() -> io::Result<Vec<(IfIndex, u64)>> {
+    let mut drops = Vec::new();
+    let all = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    request(all, NLM_F_DUMP, |answer| {
+        let RouteNetlinkMessage::NewQueueDiscipline(qdisc) = answer else { return };
+        if qdisc.header.parent != TcHandle::ROOT {
+            return;
+        }
+        for attribute in &qdisc.attributes {
+            let TcAttribute::Stats2(stats) = attribute else { continue };
+            for stat in stats {
+                if let TcStats2::Queue(queue) = stat {
+                    let index = IfIndex(qdisc.header.index.cast_unsigned());
+                    drops.push((index, queue.drops.into()));
+                }
+            }
+        }
+    })?;
+    Ok(drops)
 }
 
 fn message(index: IfIndex, parent: TcHandle) -> TcMessage {
