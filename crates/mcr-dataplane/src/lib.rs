@@ -1,5 +1,5 @@
 //! The packet side of MCR: what moves packets, joins groups and watches interfaces. The only crate
-//! with `unsafe` code, all of it in [`sys`] and the mirrors of [`bpf`]'s `abi.h`.
+//! with `unsafe` code, all of it in `sys` and the mirrors of `bpf`'s `abi.h`.
 //!
 //! A data plane holds derived state: everything in it can be thrown away and installed again from
 //! the rule table.

@@ -7,7 +7,7 @@ use mcr_dataplane::bpf;
 
 /// Relays UDP multicast streams to other groups, ports and interfaces.
 #[derive(Debug, Parser)]
-#[command(name = "mcrd", version, max_term_width = 100)]
+#[command(name = "mcrd", version)]
 pub(crate) struct Args {
     /// Read rules from FILE (TOML) and from the *.toml files of the folder beside it: for
     /// /etc/mcr/mcr.toml, /etc/mcr/mcr.d/

@@ -55,9 +55,9 @@ pub struct OutputStats {
 pub struct RuleStats {
     /// What the rule is addressed by.
     pub name: String,
-    /// As in [`RuleView`].
+    /// As in [`super::RuleView`].
     pub state: String,
-    /// As in [`RuleView`].
+    /// As in [`super::RuleView`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When the rule came to be (RFC 3339, UTC).
@@ -118,7 +118,7 @@ pub struct Status {
     pub plane: String,
     /// How the plane is attached, as in `tcx` or `clsact`.
     pub attach: String,
-    /// As in [`Change`].
+    /// As in [`super::Change`].
     pub generation: u64,
     /// Number of rules by state.
     pub states: BTreeMap<String, usize>,
