@@ -16,7 +16,8 @@ demo: build
 test:
 	scripts/setup.sh test
 	cargo test --workspace --locked
-	MCR_TEST_ATTACH=clsact cargo test --locked -p mcrd --test it
+	MCR_TEST_ATTACH=clsact cargo test --workspace --locked --test it -- \
+		changes:: daemon:: forwarding:: promises:: refusals:: start::
 
 lint:
 	scripts/setup.sh build

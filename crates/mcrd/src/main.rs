@@ -9,6 +9,7 @@ mod control;
 mod eventloop;
 mod instance;
 mod logging;
+mod metrics;
 mod sources;
 
 use std::io::Write;

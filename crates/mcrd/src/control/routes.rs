@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::BODY_TIMEOUT;
 use crate::eventloop::Command;
+use crate::metrics;
 
 type Commands = State<mpsc::Sender<Command>>;
 
@@ -29,6 +30,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
+        .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(commands)
@@ -168,11 +170,20 @@ async fn status(State(commands): Commands) -> Reply {
     ask(&commands, Command::Status).await
 }
 
+async fn metrics(State(commands): Commands) -> Reply {
+    let stats = answer(&commands, |reply| Command::Stats(None, reply)).await?;
+    let status = answer(&commands, Command::Status).await?;
+    let text = metrics::render(&stats, &status).map_err(|error| {
+        Refusal::new(Code::Internal, format!("the metrics cannot be written: {error}"), "")
+    })?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
 async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status and /v1/reload",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/reload and /metrics",
     ))
 }
 
@@ -184,16 +195,23 @@ async fn wrong_method(method: axum::http::Method, uri: Uri) -> Refused {
     ))
 }
 
-/// Hands a command to the event loop and waits for its answer.
+/// The event loop's answer to a command, as JSON.
 async fn ask<T: Serialize>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Reply {
+    Ok(Json(answer(commands, command).await?).into_response())
+}
+
+/// Hands a command to the event loop and waits for its answer.
+async fn answer<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
+) -> Result<T, Refusal> {
     let stopping = || Refusal::new(Code::Internal, "mcrd is stopping", "start it again");
     let (sender, receiver) = oneshot::channel();
     commands.send(command(sender)).await.map_err(|_| stopping())?;
-    let answer = receiver.await.map_err(|_| stopping())??;
-    Ok(Json(answer).into_response())
+    receiver.await.map_err(|_| stopping())?
 }
 
 /// Reads a JSON body of at most [`BODY_MAX`] bytes within [`BODY_TIMEOUT`]. It begins with `first`:

@@ -1,6 +1,6 @@
 //! What MCR promises about everything that is not a relayed packet.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::lab::{Background, Daemon, Lab, can_run, run, wait_for};
 
@@ -276,5 +276,38 @@ fn an_output_that_is_lost_leaves_no_group_and_no_packet_uncounted() {
         if position == 0 {
             lab.ip("relay", "link set veth2 up");
         }
+    }
+}
+
+/// The metrics are the same figures as the counters.
+#[test]
+fn metrics_say_what_the_counters_say() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    daemon.ok(&["output", "add", "a", "239.10.1.2:6002@veth2,ttl=decrement"]);
+    let receiver = lab.receiver("sink", &format!("{SINK} --expect 100"));
+    lab.send(&format!("{GEN} --rate 1000 --count 100 --size 50 --ttl 1"));
+    lab.send("--group 239.1.1.1 --port 5002 --rate 1000 --count 7 --size 50");
+    receiver.lossless(100);
+    let mut curl = Command::new("curl");
+    let socket = daemon.socket();
+    curl.args(["-sf", "--unix-socket", socket.to_str().unwrap(), "http://mcrd/metrics"]);
+    let text = String::from_utf8(run(&mut curl).stdout).unwrap();
+    for line in [
+        "mcr_rule_received_packets_total{rule=\"a\"} 100",
+        "mcr_rule_matched_bytes_total{rule=\"a\"} 5000",
+        "mcr_output_forwarded_packets_total{rule=\"a\",output=\"239.10.1.1:6001@veth2\"} 100",
+        "mcr_output_dropped_packets_total{rule=\"a\",output=\"239.10.1.2:6002@veth2\",\
+         reason=\"ttl-expired\"} 100",
+        "mcr_interface_passed_packets_total{interface=\"veth1\",reason=\"no-rule\"} 7",
+        "mcr_membership_groups{interface=\"veth1\"} 1",
+        "mcr_rules{state=\"forwarding\"} 1",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
 }
