@@ -311,3 +311,46 @@ fn metrics_say_what_the_counters_say() {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
 }
+
+/// Interfaces that come and go by the hundred, and more notifications than netlink can hold: the
+/// stream goes on, and the daemon answers.
+#[test]
+fn a_storm_of_interface_changes_harms_nothing() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let daemon = lab.daemon(&[]);
+    one_rule(&daemon, "auto");
+    let batch = |verb: &str, rest: &str| {
+        let lines: String = (0..200)
+            .map(|n| format!("link {verb} storm{n} {}\n", rest.replace('#', &n.to_string())))
+            .collect();
+        lab.file(verb, &lines)
+    };
+    let add = batch("add", "type veth peer name peer#");
+    let delete = batch("delete", "");
+    let storm = |file: &std::path::Path| {
+        run(Command::new("ip").args(["-n", &lab.namespace("relay"), "-batch"]).arg(file));
+    };
+    let forwarding = |value: &str| {
+        let set = format!("echo {value} > /proc/sys/net/ipv4/conf/all/forwarding");
+        run(lab.command("relay", "sh").args(["-c", &set]));
+    };
+    let receiver = lab.receiver("sink", &format!("{SINK} --expect 2000 --idle 10s"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| lab.send(&format!("{GEN} --rate 500 --count 2000 --size 100")));
+        storm(&add);
+        for _ in 0..5 {
+            forwarding("1");
+            forwarding("0");
+            daemon.ok(&["status"]);
+        }
+        storm(&delete);
+        daemon.ok(&["add", "239.1.1.2:5002@veth1", "239.10.1.2:6002@veth2"]);
+    });
+    receiver.lossless(2000);
+    // What the storm left to be noticed is noticed.
+    lab.ip("relay", "link set veth2 down");
+    wait_for("waiting", || daemon.state("a").0 == "waiting");
+}
