@@ -19,8 +19,17 @@ pub struct Resolved {
     /// The rule with all its outputs, in their order; those that cannot be served are `absent`.
     /// Its ids are placeholders. `None` when the input cannot be served.
     pub plane: Option<PlaneRule>,
-    /// What is missing, the first thing of it.
-    pub missing: Option<Refusal>,
+    /// What is missing, and of which part of the rule.
+    pub missing: Vec<(Part, Refusal)>,
+}
+
+/// A part of a rule that depends on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its input.
+    Input,
+    /// The output at this position.
+    Output(usize),
 }
 
 /// What this version does not relay yet, though the grammar has it.
@@ -61,7 +70,7 @@ pub fn refuse_not_yet(rule: &Rule) -> Result<(), Refusal> {
 
 /// Resolves a rule against the machine's interfaces.
 pub fn resolve(rule: &Rule, links: &Links) -> Resolved {
-    let none = |missing| Resolved { plane: None, missing: Some(missing) };
+    let none = |refusal| Resolved { plane: None, missing: vec![(Part::Input, refusal)] };
     let input = match ethernet(&rule.input.interface, links) {
         Ok(link) => link,
         Err(Missing(_, refusal)) => {
@@ -72,14 +81,18 @@ pub fn resolve(rule: &Rule, links: &Links) -> Resolved {
         return none(Refusal::new(Code::NotYet, "IPv6 is not relayed yet", "use IPv4 groups"));
     };
     let port = rule.input.ports.first();
-    let mut missing = (!input.up).then(|| down(&rule.input.interface).1);
-    let output = |output: &Output| {
+    let mut missing = Vec::new();
+    if !input.up {
+        missing.push((Part::Input, down(&rule.input.interface).1));
+    }
+    let output = |(position, output): (usize, &Output)| {
         resolve_output(output, port, links).unwrap_or_else(|Missing(reason, refusal)| {
-            missing.get_or_insert(refusal.about(format_args!("output {}", output.to)));
+            let refusal = refusal.about(format_args!("output {}", output.to));
+            missing.push((Part::Output(position), refusal));
             absent(output, reason)
         })
     };
-    let outputs = rule.outputs.iter().map(output).collect();
+    let outputs = rule.outputs.iter().enumerate().map(output).collect();
     let key = FlowKey { interface: input.index, address, port };
     let to_stack = to_stack(rule.local, input);
     let plane = Some(PlaneRule { id: RuleId(u32::MAX), key, to_stack, outputs });

@@ -97,8 +97,7 @@ impl Vector {
         for (spec, number) in self.rule.iter().zip(0..) {
             let resolved = resolve(&spec.check()?, links);
             let unresolved = || Refusal::new(Code::Machine, "a rule of a vector is missing", "");
-            let mut plane: PlaneRule =
-                resolved.plane.ok_or_else(|| resolved.missing.unwrap_or_else(unresolved))?;
+            let mut plane: PlaneRule = resolved.plane.ok_or_else(unresolved)?;
             plane.id = RuleId(number);
             change.fresh_rules.push(plane.id);
             for output in &mut plane.outputs {

@@ -112,8 +112,8 @@ impl OutputDrop {
             }
             Self::NoMemory => "the kernel had no memory for a copy of the packet",
             Self::NoAddress => {
-                "the output interface has no IPv4 address to send from: add one, or give the \
-                 output a source"
+                "the output interface has no IPv4 address that can be sent from: add one, or give \
+                 the output a source (on lo one that is not of this host)"
             }
         }
     }

@@ -97,8 +97,13 @@ impl Instance {
                         "stop it first, or choose another path with --socket",
                     ));
                 }
-                // A socket of another kind, say, whose owner may be alive.
-                Err(error) => return Err(unusable(path, &error.into())),
+                Err(error) => {
+                    return Err(Refusal::new(
+                        Code::Conflict,
+                        format!("{} is a socket of somebody else: {error}", path.display()),
+                        "move it away, or choose another path with --socket",
+                    ));
+                }
             },
         }
         let umask = rustix::process::umask(Mode::from_raw_mode(0o117));
@@ -166,6 +171,6 @@ fn unusable(path: &Path, error: &io::Error) -> Refusal {
     Refusal::new(
         Code::Internal,
         format!("cannot use {}: {error}", path.display()),
-        "run mcrd as root, or let its user write to /run/mcr, where its lock is too",
+        "the folder must be there, and mcrd's user be allowed to write to it and to /run/mcr",
     )
 }

@@ -14,7 +14,7 @@ use crate::action::{
 };
 use crate::link::IfIndex;
 use crate::refusal::{Code, Refusal};
-use crate::resolve::resolve;
+use crate::resolve::{Part, resolve};
 use crate::rule::{Rule, RuleKey};
 use crate::table::{Difference, Entry};
 
@@ -221,7 +221,7 @@ impl Relay {
         let mut next = Next { running, plane: None, membership: None, missing: None, failed: None };
         if rule.enabled {
             let resolved = resolve(rule, &self.links);
-            next.missing = resolved.missing;
+            next.missing = resolved.missing.into_iter().next().map(|(_, refusal)| refusal);
             next.plane = resolved.plane.map(|mut plane| {
                 plane.id = next.running.id;
                 for (output, running) in plane.outputs.iter_mut().zip(&next.running.outputs) {
@@ -341,23 +341,25 @@ impl Relay {
         }
     }
 
-    /// Refuses a rule that cannot run here, unless only its name or comment has changed.
+    /// Refuses what cannot be served here, as far as it is new: what a rule had before may wait, so
+    /// that a rule can be mended while a part of it is down.
     fn refuse_missing(&self, differences: &[Difference]) -> Result<(), Refusal> {
         for difference in differences {
             let Some((key, entry)) = &difference.after else { continue };
-            let before = difference.before.as_ref().map(|(_, before)| &before.rule);
             let rule = &entry.rule;
-            let same = before.is_some_and(|before| {
-                let runs = |rule: &Rule| (rule.enabled, rule.join, rule.local);
-                before.input == rule.input
-                    && before.outputs == rule.outputs
-                    && runs(before) == runs(rule)
-            });
-            if same || !rule.enabled {
+            if !rule.enabled {
                 continue;
             }
             self.table.refuse_circle(key, rule, &self.links)?;
-            if let Some(refusal) = resolve(rule, &self.links).missing {
+            let before = difference.before.as_ref().map(|(_, before)| &before.rule);
+            let had = |part: Part| {
+                before.is_some_and(|before| match part {
+                    Part::Input => before.input == rule.input,
+                    Part::Output(n) => before.outputs.iter().any(|o| o.to == rule.outputs[n].to),
+                })
+            };
+            let mut missing = resolve(rule, &self.links).missing.into_iter();
+            if let Some((_, refusal)) = missing.find(|(part, _)| !had(*part)) {
                 return Err(refusal.about(format_args!("rule {key}")));
             }
         }

@@ -58,7 +58,7 @@ fn a_rule_becomes_indexes_addresses_and_macs() {
         ],
     );
     let Resolved { plane, missing } = resolve(&rule, &machine());
-    assert_eq!(missing, None);
+    assert_eq!(missing, []);
     let plane = plane.unwrap();
     assert!(plane.outputs.iter().all(|output| output.absent.is_none()));
     let address = [239, 1, 1, 1].into();
@@ -106,7 +106,7 @@ fn what_is_missing_is_named_with_a_hint() {
     ];
     for (links, about, message, hint, runs) in cases {
         let resolved = resolve(&rule("239.1.1.1:5000@eth0", to_eth1), &links);
-        let refusal = resolved.missing.expect(message);
+        let (_, refusal) = resolved.missing.into_iter().next().expect(message);
         assert!(refusal.message.starts_with(about), "{refusal}");
         assert!(refusal.message.contains(message), "{refusal}");
         assert!(refusal.hint.contains(hint), "{refusal}");
@@ -124,7 +124,9 @@ fn outputs_that_can_be_served_run_without_the_others() {
     let [gone, down, no_address] =
         [OutputDrop::InterfaceGone, OutputDrop::InterfaceDown, OutputDrop::NoAddress];
     assert_eq!(absent, [Some(gone), None, Some(down), Some(no_address)]);
-    assert!(resolved.missing.unwrap().message.contains("no interface eth9"));
+    let parts: Vec<Part> = resolved.missing.iter().map(|(part, _)| *part).collect();
+    assert_eq!(parts, [0, 2, 3].map(Part::Output));
+    assert!(resolved.missing[0].1.message.contains("no interface eth9"));
 }
 
 #[test]
@@ -164,13 +166,13 @@ fn an_output_on_lo_needs_a_kept_or_foreign_source() {
         let runs_now = resolved.plane.unwrap().outputs[0].absent.is_none();
         assert_eq!(runs_now, runs, "{output}");
         if !runs {
-            let refusal = resolved.missing.unwrap();
+            let (_, refusal) = &resolved.missing[0];
             assert!(refusal.message.contains("martian"), "{refusal}");
             assert!(refusal.hint.contains("keep@"), "{refusal}");
         }
     }
     let from_lo = resolve(&rule("239.1.1.1:5000@lo", &["239.10.1.1@eth1"]), &machine());
-    assert!(from_lo.plane.is_some() && from_lo.missing.is_none());
+    assert!(from_lo.plane.is_some() && from_lo.missing.is_empty());
 }
 
 #[test]

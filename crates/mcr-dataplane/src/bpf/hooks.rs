@@ -142,9 +142,23 @@ impl Hooks {
             Attach::Clsact => self.add_clsact(program, index, &name),
         };
         let hook = hook.map_err(|r| r.about(format_args!("interface {name}")))?;
+        self.end_other_way(index, &hook);
         tracing::info!(interface = name, attach = self.attach.name(), "receiving");
         self.hooks.insert(index, hook);
         Ok(())
+    }
+
+    /// What an earlier process has attached to the interface in the other way would relay every
+    /// packet once more.
+    fn end_other_way(&self, index: IfIndex, hook: &Hook) {
+        match hook {
+            Hook::Clsact { .. } => self.pins.unpin(&link_name(index)),
+            Hook::Tcx if self.mark("filter", index).exists() => {
+                self.detach_filter(index);
+                self.clear_clsact(index, self.mark("qdisc", index).exists());
+            }
+            Hook::Tcx => {}
+        }
     }
 
     fn add_tcx(

@@ -276,6 +276,14 @@ fn an_interface_that_goes_down_takes_only_its_own_output_with_it() {
     sums(&stats, 0, 0);
     sums(&stats, 1, 200);
     assert_eq!(stats["outputs"][0]["dropped"]["interface-down"], 200, "{stats}");
+    // Meanwhile the rule can be changed; only what is new must be there.
+    daemon.ok(&["disable", rule]);
+    daemon.ok(&["enable", rule]);
+    daemon.ok(&["set", rule, "--ttl", "5"]);
+    daemon.ok(&["output", "add", rule, "239.10.1.4:6004@veth4"]);
+    daemon.ok(&["output", "remove", rule, "239.10.1.4:6004@veth4"]);
+    let said = daemon.refused(&["output", "add", rule, "239.10.1.5:6005@veth2"]);
+    assert!(said.contains("239.10.1.5:6005@veth2: interface veth2 is down"), "{said}");
     lab.ip("relay", "link set veth2 up");
     crate::lab::wait_for("both again", || daemon.state(rule).0 != "waiting");
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 200"));

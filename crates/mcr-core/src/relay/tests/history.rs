@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::world::{RefusePlane, World, link};
 use super::{put, rule};
-use crate::resolve::resolve;
+use crate::resolve::{Part, resolve};
 use crate::rule::{Origin, Rule};
 
 #[derive(Debug, Clone)]
@@ -121,17 +121,16 @@ proptest! {
                     let reply = world.guarded(request, Guard { generation: None, dry_run });
                     let missing = |wanted: &Model| wanted.iter().any(|(key, now)| {
                         let changed = model.get(key) != Some(now);
-                        changed && now.0.enabled && resolve(&now.0, &world.links).missing.is_some()
+                        changed && now.0.enabled && !resolve(&now.0, &world.links).missing.is_empty()
                     });
-                    // A new name or comment alone is never the machine's business.
-                    let runs = |rule: &Rule| {
-                        let Rule { input, outputs, enabled, local, join, .. } = rule.clone();
-                        (input, outputs, enabled, local, join)
-                    };
-                    let new = |wanted: &Model| wanted.iter().any(|(_, (now, _))| {
-                        now.enabled
-                            && model.values().all(|(before, _)| runs(before) != runs(now))
-                            && resolve(now, &world.links).missing.is_some()
+                    // What no rule had before, and the machine cannot serve.
+                    let had = |now: &Rule, part: Part| model.values().any(|(before, _)| match part {
+                        Part::Input => before.input == now.input,
+                        Part::Output(n) => before.outputs.iter().any(|o| o.to == now.outputs[n].to),
+                    });
+                    let new = |wanted: &Model| wanted.values().any(|(now, _)| {
+                        let mut missing = resolve(now, &world.links).missing.into_iter();
+                        now.enabled && missing.any(|(part, _)| !had(now, part))
                     });
                     match (reply, wanted) {
                         (Ok(change), Some(wanted)) => {
