@@ -23,6 +23,15 @@ lab_up() {
     lab_link relay veth2 10.0.1.1/24
     lab_link sink veth3 10.0.1.2/24
     ip -n "$lab_name-gen" route add 224.0.0.0/4 dev veth0
+    # The kernel starts an interface's queue some time after it is set up; until then it drops.
+    lab_await "links" lab_is_up gen veth0
+    lab_await "links" lab_is_up relay veth1
+    lab_await "links" lab_is_up relay veth2
+    lab_await "links" lab_is_up sink veth3
+}
+
+lab_is_up() {
+    ip -n "$lab_name-$1" -o link show dev "$2" | grep -q "state UP"
 }
 
 lab_link() {

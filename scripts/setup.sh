@@ -16,7 +16,7 @@ if ! command -v cargo >/dev/null; then
 fi
 case $purpose in
 build) ;;
-test) packages+=(curl ethtool iproute2 jq socat tcpdump util-linux) ;;
+test) packages+=(curl ethtool iproute2 jq procps socat tcpdump util-linux) ;;
 audit)
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
     exit 0

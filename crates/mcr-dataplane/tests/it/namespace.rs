@@ -59,6 +59,10 @@ impl Namespace {
             ip(&format!("link set {name} up"));
             ip(&format!("link set {name}p up"));
         }
+        for (name, ..) in INTERFACES {
+            await_running(name);
+            await_running(&format!("{name}p"));
+        }
         Self { indexes: INTERFACES.map(|(name, ..)| index_of(name)) }
     }
 
@@ -137,6 +141,18 @@ fn raw(name: &str) -> Socket {
 fn index_of(name: &str) -> IfIndex {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     IfIndex(rustix::net::netdevice::name_to_index(socket, name).unwrap())
+}
+
+/// The kernel starts an interface's queue some time after it is set up; until then it drops.
+fn await_running(name: &str) {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let shown = Command::new("ip").args(["-o", "link", "show", "dev", name]).output().unwrap();
+        if String::from_utf8_lossy(&shown.stdout).contains("state UP") {
+            return;
+        }
+        assert!(Instant::now() < end, "{name} does not come up");
+    }
 }
 
 pub(crate) fn ip(arguments: &str) {

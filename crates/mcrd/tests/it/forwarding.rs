@@ -286,6 +286,7 @@ fn an_interface_that_goes_down_takes_only_its_own_output_with_it() {
     assert!(said.contains("239.10.1.5:6005@veth2: interface veth2 is down"), "{said}");
     lab.ip("relay", "link set veth2 up");
     crate::lab::wait_for("both again", || daemon.state(rule).0 != "waiting");
+    crate::lab::wait_for("veth2", || lab.is_running("relay", "veth2"));
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 200"));
     lab.send(&format!("{GEN} --rate 1000 --count 200 --size 100"));
     receiver.lossless(200);

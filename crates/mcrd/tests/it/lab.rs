@@ -72,6 +72,18 @@ impl Lab {
             self.ip(role, &format!("address add {address} dev {interface}"));
             self.ip(role, &format!("link set {interface} up"));
         }
+        // The kernel starts an interface's queue some time after it is set up, when it gets to its
+        // link events; until then it drops what is sent.
+        for (role, interface, _) in [a, b] {
+            wait_for(interface, || self.is_running(role, interface));
+        }
+    }
+
+    /// Whether an interface takes packets to send.
+    pub(crate) fn is_running(&self, role: &str, interface: &str) -> bool {
+        let mut ip = Command::new("ip");
+        ip.args(["-n", &self.namespace(role), "-o", "link", "show", "dev", interface]);
+        String::from_utf8_lossy(&run(&mut ip).stdout).contains("state UP")
     }
 
     pub(crate) fn namespace(&self, role: &str) -> String {

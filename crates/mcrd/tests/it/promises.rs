@@ -116,6 +116,8 @@ fn a_thousand_groups_are_joined_with_the_default_limit_of_twenty() {
     let sink = "--interface veth3 --group 239.10.4.250 --port 6000 --expect 100";
     let receiver = lab.receiver("sink", sink);
     lab.send("--group 239.1.4.250 --port 5000 --rate 1000 --count 100 --size 100");
+    let stats = daemon.stats("s999");
+    assert_eq!(stats["outputs"][0]["forwarded"]["packets"], 100, "{stats}\n{}", daemon.log());
     receiver.lossless(100);
     daemon.ok(&["apply", lab.file("none.toml", "").to_str().unwrap(), "--allow-empty"]);
     assert_eq!(joined(), 0, "all are left");
