@@ -1,10 +1,13 @@
 //! What the relay asks of the world, and the derived state that a data plane holds.
 //!
 //! Everything a plane knows is in a [`PlaneRule`]: resolved to interface indexes, addresses and
-//! MACs, so that no plane looks anything up while packets move.
+//! MACs, so that no plane looks anything up while packets move. What a plane holds can be serialized,
+//! for a plane whose workers are other processes of the same program; it is no format that lasts.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::link::{IfIndex, Mac};
 use crate::refusal::Refusal;
@@ -12,15 +15,15 @@ use crate::rule::{Dscp, Ttl};
 use crate::verdict::{OutputDrop, Pass, RuleDrop};
 
 /// Names the counters of a rule while the rule exists; small, and used again later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleId(pub u32);
 
 /// Names the counters of an output while the output exists; small, and used again later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutputId(pub u32);
 
 /// What a packet is looked up by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FlowKey {
     /// Where it arrived.
     pub interface: IfIndex,
@@ -31,7 +34,7 @@ pub struct FlowKey {
 }
 
 /// What happens to the input after it was relayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToStack {
     /// The host's stack sees it.
     Always,
@@ -42,7 +45,7 @@ pub enum ToStack {
 }
 
 /// A rule as a data plane knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaneRule {
     /// Its counters.
     pub id: RuleId,
@@ -55,7 +58,7 @@ pub struct PlaneRule {
 }
 
 /// An output as a data plane knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaneOutput {
     /// Its counters.
     pub id: OutputId,
@@ -64,6 +67,12 @@ pub struct PlaneOutput {
     pub absent: Option<OutputDrop>,
     /// The interface it leaves by.
     pub interface: IfIndex,
+    /// The largest IP packet of the interface in bytes; for planes that cannot ask the kernel for
+    /// each packet.
+    pub mtu: u32,
+    /// Whether the interface has a carrier (`IFF_LOWER_UP`); without, the kernel swallows what is
+    /// sent. For planes that the kernel does not tell.
+    pub carrier: bool,
     /// Source MAC: that of the interface.
     pub source_mac: Mac,
     /// Destination MAC: that of the group (RFC 1112 §6.4).
@@ -84,7 +93,7 @@ pub struct PlaneOutput {
 
 /// One change of the data plane, made whole or not at all. Rules that it does not name are not
 /// touched.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PlaneChange {
     /// Rules to install, or to put in place of the rule with the same id.
     pub install: Vec<PlaneRule>,

@@ -10,11 +10,9 @@
 //!                                  └─ the frame as it came, to the stack if wanted
 //! ```
 
+mod table;
 #[cfg(test)]
 mod tests;
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 use crate::action::{FlowKey, PlaneOutput, PlaneRule, Volume};
 use crate::link::IfIndex;
@@ -24,19 +22,10 @@ use crate::wire::ethernet::{self, TYPE_IPV4, TYPE_QINQ, TYPE_VLAN};
 use crate::wire::ipv4::{self, Ipv4, PROTOCOL_UDP};
 use crate::wire::udp::{self, Udp};
 use crate::wire::{checksum, ethernet::HEADER_LEN};
+pub use table::ForwardTable;
 
-/// The rules as a data plane looks them up.
-#[derive(Debug, Clone, Default)]
-pub struct ForwardTable {
-    /// Rules by what they take.
-    pub rules: BTreeMap<FlowKey, PlaneRule>,
-    /// Addresses of this host that an output sends from.
-    pub own: BTreeSet<Ipv4Addr>,
-    /// The loopback interface, where the host's own packets are not MCR's.
-    pub loopback: Option<IfIndex>,
-}
-
-/// A received frame and what the kernel said of it (`struct __sk_buff`, `tpacket_hdr`).
+/// A received frame and what the kernel said of it (`struct __sk_buff`; `tpacket_hdr` and
+/// `virtio_net_hdr`).
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     /// The frame from its Ethernet header on.
@@ -47,8 +36,12 @@ pub struct Frame<'a> {
     pub packet_type: PacketType,
     /// It carried a VLAN tag other than VID 0, which the kernel has taken off.
     pub tagged: bool,
-    /// Datagrams in a super-packet; 1 for an ordinary frame.
-    pub segments: u16,
+    /// UDP payload bytes of each datagram but the last in a super-packet (GSO, GRO); 0 for an
+    /// ordinary frame.
+    pub segment_size: u16,
+    /// The UDP checksum is still to be made: its field has only the sum of the pseudo-header, not
+    /// complemented (`CHECKSUM_PARTIAL`).
+    pub partial_checksum: bool,
 }
 
 /// `PACKET_*` of `if_packet.h`, as far as it matters.
@@ -82,6 +75,9 @@ pub struct Match<'t> {
     pub volume: Volume,
     ip_header_len: usize,
     ttl: u8,
+    /// Bytes of the IP packet, or of the largest that a super-packet is cut into.
+    packet_len: usize,
+    partial_checksum: bool,
 }
 
 /// Decides what becomes of a frame.
@@ -117,26 +113,43 @@ pub fn forward<'t>(table: &'t ForwardTable, frame: &Frame<'_>) -> Verdict<'t> {
         address: ip.destination(),
         port: udp.destination_port(),
     };
-    let Some(rule) = table.rules.get(&key) else { return Verdict::Pass(Pass::NoRule) };
-    let volume = Volume { packets: frame.segments.into(), bytes: udp.payload_len() as u64 };
-    let own = || table.own.contains(&ip.source()) && table.loopback != Some(frame.interface);
+    let Some(rule) = table.rule(&key) else { return Verdict::Pass(Pass::NoRule) };
+    let payload_len = udp.payload_len();
+    let segment_size = usize::from(frame.segment_size);
+    let packets = if segment_size == 0 { 1 } else { payload_len.div_ceil(segment_size) };
+    let volume = Volume { packets: packets as u64, bytes: payload_len as u64 };
     if frame.packet_type == PacketType::Loopback {
         Verdict::Drop(rule, RuleDrop::LocalSender, volume)
-    } else if own() {
+    } else if table.is_own(ip.source(), frame.interface) {
         Verdict::Drop(rule, RuleDrop::Own, volume)
     } else if ip.has_more_fragments() {
         Verdict::Drop(rule, RuleDrop::Fragment, volume)
     } else {
         let ip_header_len = ip.header_len();
-        Verdict::Match(Match { rule, volume, ip_header_len, ttl: ip.ttl() })
+        let largest = if segment_size == 0 { payload_len } else { segment_size.min(payload_len) };
+        Verdict::Match(Match {
+            rule,
+            volume,
+            ip_header_len,
+            ttl: ip.ttl(),
+            packet_len: ip_header_len + udp::HEADER_LEN + largest,
+            partial_checksum: frame.partial_checksum,
+        })
     }
 }
 
 impl Match<'_> {
-    /// Rewrites `frame`, a copy of the frame that matched, for one output. IP options are kept.
+    /// Bytes of the Ethernet, IP and UDP headers: all that [`Match::rewrite`] reads and writes.
+    pub fn headers_len(&self) -> usize {
+        HEADER_LEN + self.ip_header_len + udp::HEADER_LEN
+    }
+
+    /// Rewrites `frame`, a copy of the frame that matched or of its headers alone, for one output.
+    /// IP options are kept.
     ///
     /// The checksums are updated, not made anew: what was wrong stays wrong, so that the receiver
-    /// sees damage done before the relay. A UDP checksum of zero stays zero.
+    /// sees damage done before the relay. A UDP checksum of zero stays zero, an unfinished one
+    /// unfinished.
     pub fn rewrite(&self, output: &PlaneOutput, frame: &mut [u8]) -> Result<(), OutputDrop> {
         if let Some(reason) = output.absent {
             return Err(reason);
@@ -147,6 +160,9 @@ impl Match<'_> {
             Ttl::Decrement if self.ttl <= 1 => return Err(OutputDrop::TtlExpired),
             Ttl::Decrement => self.ttl - 1,
         };
+        if self.packet_len > output.mtu as usize {
+            return Err(OutputDrop::Mtu);
+        }
         ethernet::set_addresses(frame, output.destination_mac, output.source_mac);
         let (ip, udp) = frame[HEADER_LEN..].split_at_mut(self.ip_header_len);
         let (mut old, mut new) = ([0; 20], [0; 20]);
@@ -178,11 +194,14 @@ impl Match<'_> {
         }
         udp[udp::DESTINATION_PORT..][..2].copy_from_slice(&output.destination_port.to_be_bytes());
         let field = u16::from_be_bytes([udp[udp::CHECKSUM], udp[udp::CHECKSUM + 1]]);
-        if field == 0 {
-            return;
-        }
-        let field = checksum::update(field, before, after);
-        let field = checksum::mangle_zero(checksum::update(field, &ports, &udp[..4]));
+        let field = if self.partial_checksum {
+            !checksum::update(!field, before, after)
+        } else if field == 0 {
+            0
+        } else {
+            let field = checksum::update(field, before, after);
+            checksum::mangle_zero(checksum::update(field, &ports, &udp[..4]))
+        };
         udp[udp::CHECKSUM..][..2].copy_from_slice(&field.to_be_bytes());
     }
 }

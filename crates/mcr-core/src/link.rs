@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::InterfaceName;
 
 /// The kernel's index of an interface in its network namespace; never 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IfIndex(pub u32);
 
 impl fmt::Display for IfIndex {
@@ -39,6 +41,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// It has a carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Its MAC address; zeros where it has none.
     pub mac: Mac,
     /// The largest IP packet in bytes.

@@ -13,6 +13,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::{Destination, Input, OutputSource};
 use crate::refusal::{Code, Refusal};
 
@@ -66,7 +68,7 @@ pub enum Local {
 }
 
 /// The TTL, or IPv6 hop limit, of a relayed datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ttl {
     /// This value, whatever the input had.
     Set(NonZeroU8),
@@ -83,7 +85,7 @@ impl Default for Ttl {
 }
 
 /// The differentiated services code point (RFC 2474) of a relayed datagram. ECN is always kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Dscp {
     /// That of the input.
     #[default]

@@ -127,6 +127,7 @@ pub fn links(indexes: [IfIndex; 4]) -> Links {
             index,
             kind: LinkKind::Ethernet,
             up: true,
+            carrier: true,
             mac,
             mtu: 1500,
             addresses: vec![IpAddr::V4(address)],

@@ -1,6 +1,8 @@
 //! Verdicts: what became of a packet. Every reason has its name, its help text and its counter
 //! here and nowhere else; the eBPF program's `abi.h` repeats the numbers, and a test compares them.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a packet of a rule was not offered to the rule's outputs. It goes on to the host's stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
@@ -45,7 +47,7 @@ impl RuleDrop {
 }
 
 /// Why a packet was not handed to one output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum OutputDrop {
     /// Larger than the MTU of the output interface.

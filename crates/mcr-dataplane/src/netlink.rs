@@ -120,6 +120,7 @@ fn link(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
             other => LinkKind::Other(other.into()),
         },
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         mac: [0; 6],
         mtu: 0,
         addresses: Vec::new(),

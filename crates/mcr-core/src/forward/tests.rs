@@ -5,7 +5,8 @@ use etherparse::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::action::{OutputId, RuleId, ToStack};
+use crate::action::{OutputId, PlaneChange, RuleId, ToStack};
+use crate::link::IfIndex;
 
 const SENDER: [u8; 4] = [10, 0, 0, 1];
 const OUR: [u8; 4] = [10, 1, 0, 9];
@@ -19,6 +20,8 @@ fn output() -> PlaneOutput {
         id: OutputId(0),
         absent: None,
         interface: IfIndex(3),
+        mtu: 9000,
+        carrier: true,
         source_mac: [2, 0, 0, 0, 0, 3],
         destination_mac: [1, 0, 0x5e, 10, 1, 1],
         source: Some(OUR.into()),
@@ -31,12 +34,15 @@ fn output() -> PlaneOutput {
 }
 
 fn table() -> ForwardTable {
-    let rules = [ETH0, LO].map(|interface| {
+    let install = [ETH0, LO].map(|interface| {
         let key = FlowKey { interface, address: GROUP.into(), port: 5000 };
         let id = RuleId(interface.0);
-        (key, PlaneRule { id, key, to_stack: ToStack::IfSocket, outputs: vec![output()] })
+        PlaneRule { id, key, to_stack: ToStack::IfSocket, outputs: vec![output()] }
     });
-    ForwardTable { rules: rules.into(), own: [OUR.into()].into(), loopback: Some(LO) }
+    let own = [OUR.into()].into();
+    let mut table = ForwardTable::default();
+    table.apply(PlaneChange { install: install.into(), own, ..PlaneChange::default() });
+    table
 }
 
 fn header() -> Ipv4Header {
@@ -54,7 +60,8 @@ fn frame(ip: Ipv4Header, payload: &[u8]) -> Vec<u8> {
 
 fn here(bytes: &[u8]) -> Frame<'_> {
     let packet_type = PacketType::Here;
-    Frame { bytes, interface: ETH0, packet_type, tagged: false, segments: 1 }
+    let (tagged, segment_size, partial_checksum) = (false, 0, false);
+    Frame { bytes, interface: ETH0, packet_type, tagged, segment_size, partial_checksum }
 }
 
 fn said(frame: &Frame<'_>) -> String {
@@ -182,6 +189,57 @@ fn a_udp_checksum_of_zero_stays_and_one_that_comes_out_as_zero_is_ffff() {
     assert!(out_zero > 0 && in_zero > 0);
 }
 
+/// What the kernel or the network card does with a checksum that is left to it.
+#[test]
+fn an_unfinished_checksum_comes_out_right_when_it_is_finished() {
+    let plain = frame(header(), b"payload");
+    let pseudo = |bytes: &[u8]| {
+        let length = (bytes.len() - 34) as u16;
+        let rest = [&[0, 17][..], &length.to_be_bytes()].concat();
+        checksum::fold(checksum::sum(&bytes[26..34]) + checksum::sum(&rest))
+    };
+    let mut bytes = plain.clone();
+    bytes[UDP_CHECKSUM..][..2].copy_from_slice(&pseudo(&plain).to_be_bytes());
+    let table = table();
+    let received = Frame { partial_checksum: true, ..here(&bytes) };
+    let Verdict::Match(found) = forward(&table, &received) else { panic!("no match") };
+    let mut sent = bytes.clone();
+    let output = PlaneOutput { source_port: Some(7000), ..output() };
+    found.rewrite(&output, &mut sent[..found.headers_len()]).unwrap();
+    assert_eq!(sent[UDP_CHECKSUM..][..2], pseudo(&sent).to_be_bytes());
+    let finished = checksum::mangle_zero(checksum::checksum(&sent[34..]));
+    sent[UDP_CHECKSUM..][..2].copy_from_slice(&finished.to_be_bytes());
+    assert_eq!(judged(&sent).1.source_port, 7000);
+}
+
+#[test]
+fn what_is_larger_than_the_mtu_is_not_sent_and_a_super_packet_counts_by_its_datagrams() {
+    let bytes = frame(header(), &[7; 1000]);
+    let table = table();
+    for (segment_size, mtu, fits) in
+        [(0, 1028, true), (0, 1027, false), (100, 128, true), (100, 127, false), (2000, 1028, true)]
+    {
+        let received = Frame { segment_size, ..here(&bytes) };
+        let Verdict::Match(found) = forward(&table, &received) else { panic!("no match") };
+        let sent = found.rewrite(&PlaneOutput { mtu, ..output() }, &mut bytes.clone());
+        let expected = if fits { Ok(()) } else { Err(OutputDrop::Mtu) };
+        assert_eq!(sent, expected, "{segment_size} {mtu}");
+    }
+}
+
+#[test]
+fn two_rules_exchange_what_they_take() {
+    let mut table = table();
+    let mut rules: Vec<PlaneRule> = table.rules().cloned().collect();
+    let keys = [rules[0].key, rules[1].key];
+    (rules[0].key, rules[1].key) = (keys[1], keys[0]);
+    let ids = [rules[0].id, rules[1].id];
+    table.apply(PlaneChange { install: rules, ..PlaneChange::default() });
+    assert_eq!([1, 0].map(|n| table.rule(&keys[n]).unwrap().id), ids);
+    table.apply(PlaneChange { remove: vec![ids[0]], ..PlaneChange::default() });
+    assert!(table.rule(&keys[1]).is_none() && table.rule(&keys[0]).is_some());
+}
+
 #[test]
 fn damage_done_before_the_relay_stays_visible() {
     let mut bytes = frame(header(), b"payload");
@@ -275,7 +333,7 @@ fn every_frame_has_the_verdict_of_its_kind() {
     let later = ip(|ip| ip.fragment_offset = IpFragOffset::try_new(100).unwrap());
     let cases = [
         ("plain", here(&plain), "rule 2 1/7"),
-        ("super-packet", Frame { segments: 7, ..here(&plain) }, "rule 2 7/7"),
+        ("super-packet", Frame { segment_size: 1, ..here(&plain) }, "rule 2 7/7"),
         ("other interface", Frame { interface: IfIndex(9), ..here(&plain) }, "pass no-rule"),
         ("other group", here(&group), "pass no-rule"),
         ("other port", here(&other_port), "pass no-rule"),
@@ -328,7 +386,7 @@ proptest! {
         like_ours in proptest::bits::u8::masked(0x3f),
         packet_type in prop_oneof![
             Just(PacketType::Here), Just(PacketType::OtherHost), Just(PacketType::Loopback)],
-        (tagged, segments) in (any::<bool>(), any::<u16>()),
+        (tagged, segment_size, partial_checksum) in any::<(bool, u16, bool)>(),
     ) {
         let start: usize = if packet_type == PacketType::Loopback { 0 } else { 14 };
         let model = frame(header(), &[0; 78]);
@@ -340,7 +398,14 @@ proptest! {
             }
         }
         let table = table();
-        let received = Frame { bytes: &bytes, interface: ETH0, packet_type, tagged, segments };
+        let received = Frame {
+            bytes: &bytes,
+            interface: ETH0,
+            packet_type,
+            tagged,
+            segment_size,
+            partial_checksum,
+        };
         if let Verdict::Match(found) = forward(&table, &received) {
             let mut copy = bytes.clone();
             prop_assert!(found.rewrite(&output(), &mut copy).is_ok());

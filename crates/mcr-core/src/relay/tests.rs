@@ -288,7 +288,9 @@ fn a_rule_waits_for_its_interfaces_and_follows_them() {
     );
     assert_eq!(world.changes()[0].install.len(), 2);
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
-    assert_eq!(world.did, [], "an MTU is no business of the plane");
+    let [Action::Apply(change)] = &world.did[..] else { panic!("{:?}", world.did) };
+    let mtus: Vec<_> = change.install.iter().map(|rule| rule.outputs[0].mtu).collect();
+    assert_eq!(mtus, [9000, 9000]);
     world.link(|_| ());
     assert_eq!(world.did, []);
 }

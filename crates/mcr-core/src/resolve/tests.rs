@@ -7,6 +7,7 @@ fn link(index: u32, addresses: &[&str]) -> Link {
         index: IfIndex(index),
         kind: LinkKind::Ethernet,
         up: true,
+        carrier: true,
         mac: [2, 0, 0, 0, 0, index as u8],
         mtu: 1500,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),

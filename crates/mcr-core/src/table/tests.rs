@@ -28,6 +28,7 @@ fn links(mtu_of_eth1: u32) -> Links {
         index: IfIndex(index),
         kind: LinkKind::Ethernet,
         up: true,
+        carrier: true,
         mac: [0; 6],
         mtu,
         addresses: vec![address.parse().unwrap()],

@@ -302,6 +302,7 @@ pub(super) fn link(index: u32, address: &str) -> Link {
         index: IfIndex(index),
         kind: LinkKind::Ethernet,
         up: true,
+        carrier: true,
         mac: [2, 0, 0, 0, 0, index as u8],
         mtu: 1500,
         addresses: vec![address.parse().unwrap()],
