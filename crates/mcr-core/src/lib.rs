@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod relay;
 pub mod resolve;
 pub mod rule;
+pub mod supervisor;
 pub mod table;
 pub mod vectors;
 pub mod verdict;
