@@ -1,0 +1,108 @@
+//! What a worker gives up before it touches a packet: its user, its capabilities, the right to get
+//! any back, and all system calls that it does not need.
+//!
+//! It needs no privilege: its sockets were opened by the supervisor.
+
+use std::io;
+
+use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, CpuSet, remove_capability_from_bounding_set, sched_setaffinity,
+    set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+/// `nobody`, on every Linux.
+const NOBODY: u32 = 65534;
+
+/// The system calls of a worker.
+const ALLOWED: &[libc::c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_close,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getsockopt,
+    libc::SYS_gettid,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_pread64,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sendmmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sigaltstack,
+    libc::SYS_tgkill,
+    libc::SYS_write,
+];
+
+/// Stays on one CPU from here on.
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    Ok(sched_setaffinity(None, &cpus)?)
+}
+
+/// Gives everything up. The process has one thread.
+pub(crate) fn confine() -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        for capability in CapabilitySet::all().iter() {
+            // Unknown to an older kernel, or CAP_SETPCAP is missing: then it can be had by nobody,
+            // since no new privileges are.
+            let _ = remove_capability_from_bounding_set(capability);
+        }
+        become_nobody()?;
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    // Only now: a change of the user clears it.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    set_no_new_privs(true)?;
+    let program = program().map_err(io::Error::other)?;
+    seccompiler::apply_filter(&program).map_err(io::Error::other)
+}
+
+/// In a user namespace without such a user, root stays what it is there: nobody of the host.
+fn become_nobody() -> io::Result<()> {
+    let (group, user) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
+    let changed = set_thread_groups(&[])
+        .and_then(|()| set_thread_res_gid(group, group, group))
+        .and_then(|()| set_thread_res_uid(user, user, user));
+    match changed {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The filter: what is not allowed ends the process.
+fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: std::collections::BTreeMap<_, _> =
+        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    // Memory, but none to execute.
+    let no_exec = SeccompCondition::new(
+        2,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64),
+        0,
+    )?;
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![SeccompRule::new(vec![no_exec.clone()])?]);
+    }
+    let (kill, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    SeccompFilter::new(rules, kill, allow, std::env::consts::ARCH.try_into()?)?.try_into()
+}

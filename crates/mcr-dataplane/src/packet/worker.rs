@@ -1,0 +1,329 @@
+//! A worker process: takes frames from its rings, sends what the rules make of them, and answers
+//! its supervisor. One thread, no lock; no allocation and no log line for a packet.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use foldhash::fast::RandomState;
+use mcr_core::action::PlaneChange;
+use mcr_core::forward::{ForwardTable, Frame, PacketType, Verdict, forward};
+use mcr_core::link::IfIndex;
+use mcr_core::verdict::OutputDrop;
+use rustix::event::epoll;
+use rustix::net::{RecvFlags, recv};
+use socket2::Socket;
+
+use super::channel::{self, FromWorker, ToWorker};
+use super::confine;
+use super::ring::{BATCH, Received, Ring};
+use super::send::SendQueue;
+use super::shared::{CounterMemory, Place};
+use super::socket;
+use super::vnet::{self, VnetHeader};
+
+/// While frames keep coming, messages wait for so many rounds: about a millisecond.
+const ROUNDS: u32 = 16;
+/// The largest super-packet, an IPv4 packet, with its headers; rounded up.
+const COPY: usize = 66_000;
+/// What epoll says of the channel; inputs are numbered by their interface.
+const CHANNEL: u64 = 0;
+
+/// Runs a worker until its supervisor is gone. `channel` leads there; `cpu` is the worker's own.
+///
+/// # Errors
+///
+/// What it cannot go on after. The supervisor has been told.
+pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
+    let words = channel.try_clone()?;
+    let hook = move |info: &std::panic::PanicHookInfo<'_>| {
+        let _ = channel::send(words.as_fd(), &FromWorker::Failed(info.to_string()), &[]);
+    };
+    std::panic::set_hook(Box::new(hook));
+    let last = channel.try_clone()?;
+    let result = confine::pin(cpu).and_then(|()| confine::confine());
+    let result = result.and_then(|()| serve(channel));
+    if let Err(error) = &result {
+        let _ = channel::send(last.as_fd(), &FromWorker::Failed(error.to_string()), &[]);
+    }
+    result
+}
+
+/// The worker's loop; for tests also without confinement.
+pub(crate) fn serve(channel: OwnedFd) -> io::Result<()> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    watch(&poll, channel.as_fd(), CHANNEL)?;
+    let Some(counters) = wait_for_setup(&poll, channel.as_fd())? else { return Ok(()) };
+    let mut worker = Worker {
+        channel,
+        poll,
+        synced: false,
+        inputs: Vec::new(),
+        relay: Relay {
+            counters,
+            table: ForwardTable::default(),
+            queues: HashMap::default(),
+        },
+        copy: vec![0; COPY].into(),
+    };
+    let mut round = 0_u32;
+    loop {
+        let busy = worker.synced && worker.receive();
+        round = round.wrapping_add(1);
+        if busy && !round.is_multiple_of(ROUNDS) {
+            continue;
+        }
+        if !busy {
+            worker.wait()?;
+        }
+        if !worker.obey()? {
+            return Ok(());
+        }
+    }
+}
+
+fn wait_for_setup(
+    poll: &OwnedFd,
+    channel: BorrowedFd<'_>,
+) -> io::Result<Option<CounterMemory>> {
+    loop {
+        match channel::receive(channel) {
+            Ok(None) => return Ok(None),
+            Ok(Some((ToWorker::Setup { rules, outputs }, mut descriptors))) => {
+                let memory = descriptors.pop().ok_or(io::ErrorKind::InvalidData)?;
+                return CounterMemory::open(memory, rules, outputs).map(Some);
+            }
+            Ok(Some((other, _))) => return Err(io::Error::other(format!("{other:?} too early"))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(ready(poll)?),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Worker {
+    channel: OwnedFd,
+    poll: OwnedFd,
+    /// The whole table is there.
+    synced: bool,
+    inputs: Vec<Input>,
+    relay: Relay,
+    /// For frames larger than a slot.
+    copy: Box<[u8]>,
+}
+
+struct Input {
+    interface: IfIndex,
+    socket: Socket,
+    ring: Ring,
+}
+
+/// What a frame needs on its way through.
+struct Relay {
+    table: ForwardTable,
+    counters: CounterMemory,
+    queues: HashMap<IfIndex, SendQueue, RandomState>,
+}
+
+impl Worker {
+    /// A batch of each ring; whether there was any.
+    fn receive(&mut self) -> bool {
+        let mut busy = false;
+        for Input { interface, socket, ring } in &mut self.inputs {
+            let mut frames = ring.ready();
+            busy |= frames > 0;
+            let mut number = 0;
+            while number < frames {
+                let Some(frame) = ring.frame(number) else {
+                    number += 1;
+                    continue;
+                };
+                if !frame.copied {
+                    // SAFETY: the slot is given back by `done`, after the queues are flushed.
+                    unsafe { self.relay.frame(*interface, &frame, ring.place()) };
+                    number += 1;
+                    continue;
+                }
+                // Alone, so that it is taken from the socket's queue exactly when it has been sent.
+                self.relay.flush();
+                ring.done(number);
+                if let Some(frame) = ring.frame(0) {
+                    self.relay.copied(*interface, socket, &frame, ring.place(), &mut self.copy);
+                }
+                ring.done(1);
+                (frames, number) = (frames - number - 1, 0);
+            }
+            self.relay.flush();
+            ring.done(frames);
+        }
+        busy
+    }
+
+    /// Waits for a frame, or for the supervisor.
+    fn wait(&mut self) -> io::Result<()> {
+        for (number, flags) in ready(&self.poll)? {
+            if number == CHANNEL || !flags.contains(epoll::EventFlags::ERR) {
+                continue;
+            }
+            let input = self.inputs.iter().find(|input| u64::from(input.interface.0) == number);
+            if let Some(Input { socket, .. }) = input {
+                // The interface went down or away; the supervisor hears of it by netlink.
+                socket::take_error(socket.as_fd())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what the supervisor says; false when it is gone.
+    fn obey(&mut self) -> io::Result<bool> {
+        loop {
+            let (message, descriptors) = match channel::receive(self.channel.as_fd()) {
+                Ok(None) => return Ok(false),
+                Ok(Some(received)) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            let mut descriptors = descriptors.into_iter();
+            let mut descriptor = || descriptors.next().ok_or(io::ErrorKind::InvalidData);
+            match message {
+                ToWorker::Setup { .. } => return Err(io::Error::other("set up twice")),
+                ToWorker::Input { interface, layout } => {
+                    let socket = socket::adopt(descriptor()?);
+                    let ring = Ring::open(&socket, layout, Place::open(descriptor()?)?)?;
+                    watch(&self.poll, socket.as_fd(), interface.0.into())?;
+                    self.inputs.push(Input { interface, socket, ring });
+                }
+                ToWorker::Output { interface } => {
+                    let queue = SendQueue::new(descriptor()?, descriptor().ok());
+                    self.relay.queues.insert(interface, queue);
+                }
+                ToWorker::Table { change, outputs } => {
+                    self.change(channel::read_change(descriptor()?)?, &outputs)?;
+                    let first = !std::mem::replace(&mut self.synced, true);
+                    self.say(if first { FromWorker::Synced } else { FromWorker::Answered(change) })?;
+                }
+                ToWorker::Ping(number) => self.say(FromWorker::Answered(number))?,
+            }
+        }
+    }
+
+    fn change(&mut self, change: PlaneChange, outputs: &BTreeSet<IfIndex>) -> io::Result<()> {
+        for input in &self.inputs {
+            if !change.inputs.contains(&input.interface) {
+                // The supervisor has the socket too, so that closing it here is not enough.
+                epoll::delete(&self.poll, input.socket.as_fd())?;
+            }
+        }
+        self.inputs.retain(|input| change.inputs.contains(&input.interface));
+        self.relay.queues.retain(|interface, _| outputs.contains(interface));
+        self.relay.table.apply(change);
+        Ok(())
+    }
+
+    /// The channel holds far more than the few answers that are due at a time.
+    fn say(&self, message: FromWorker) -> io::Result<()> {
+        channel::send(self.channel.as_fd(), &message, &[])
+    }
+}
+
+impl Relay {
+    /// Queues what becomes of a frame.
+    ///
+    /// # Safety
+    ///
+    /// The frame must stay as it is until the next [`Relay::flush`] has returned.
+    unsafe fn frame(&mut self, interface: IfIndex, received: &Received<'_>, place: &Place) {
+        let Received { bytes, length, packet_type, tag, vnet, copied: _ } = *received;
+        if bytes.len() < length {
+            return place.add_cut();
+        }
+        let frame = Frame {
+            bytes,
+            interface,
+            packet_type: match packet_type {
+                libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST => {
+                    PacketType::Here
+                }
+                _ => PacketType::OtherHost,
+            },
+            tagged: tag.is_some_and(|tag| tag & 0xfff != 0),
+            segment_size: vnet.segment_size,
+            partial_checksum: vnet.partial_checksum,
+        };
+        let found = match forward(&self.table, &frame) {
+            Verdict::Pass(reason) => return place.add_passed(reason),
+            Verdict::Drop(rule, reason, volume) => {
+                return self.counters.rule_dropped(rule.id, reason, volume);
+            }
+            Verdict::Match(found) => found,
+        };
+        self.counters.matched(found.rule.id, found.volume);
+        for output in &found.rule.outputs {
+            let Some(queue) = self.queues.get_mut(&output.interface) else {
+                let reason = output.absent.unwrap_or(OutputDrop::InterfaceGone);
+                self.counters.offered(output.id, found.volume, Err(reason));
+                continue;
+            };
+            if queue.is_full() {
+                queue.flush(&self.counters);
+            }
+            // SAFETY: promised by the caller, up to a later flush than the queue's.
+            let queued = unsafe { queue.push(&found, output, bytes, vnet) };
+            if queued.is_err() {
+                self.counters.offered(output.id, found.volume, queued);
+            }
+        }
+    }
+
+    /// Relays a frame that is too large for its slot: `slot` has its beginning, the socket's queue
+    /// all of it.
+    fn copied(
+        &mut self,
+        interface: IfIndex,
+        socket: &Socket,
+        slot: &Received<'_>,
+        place: &Place,
+        copy: &mut [u8],
+    ) {
+        let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        let whole = match recv(socket, &mut *copy, peek) {
+            Ok((_, length)) if length <= copy.len() && length > vnet::LEN => &copy[..length],
+            // Taken by a worker that has died since; or larger than IP allows.
+            Ok(_) | Err(_) => return place.add_cut(),
+        };
+        let bytes = &whole[vnet::LEN..];
+        if bytes.len() != slot.length || !bytes.starts_with(slot.bytes) {
+            return place.add_cut();
+        }
+        let vnet = VnetHeader::read(whole);
+        let frame = Received { bytes, vnet, ..*slot };
+        // SAFETY: the copy is not written before the flush that follows.
+        unsafe { self.frame(interface, &frame, place) };
+        self.flush();
+        let _ = recv(socket, &mut [0_u8; 1][..], RecvFlags::TRUNC | RecvFlags::DONTWAIT);
+    }
+
+    fn flush(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.flush(&self.counters);
+        }
+    }
+}
+
+fn watch(poll: &OwnedFd, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(number);
+    Ok(epoll::add(poll, descriptor, data, epoll::EventFlags::IN)?)
+}
+
+/// What is ready, once anything is.
+fn ready(poll: &OwnedFd) -> io::Result<impl Iterator<Item = (u64, epoll::EventFlags)>> {
+    const EMPTY: epoll::Event =
+        epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+    let mut events = [EMPTY; BATCH];
+    let count = match epoll::wait(poll, &mut events[..], None) {
+        Ok(count) => count,
+        Err(rustix::io::Errno::INTR) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(events.into_iter().take(count).map(|event| (event.data.u64(), event.flags)))
+}
