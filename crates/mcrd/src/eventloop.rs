@@ -19,6 +19,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, InterfaceStatus, RuleList, Stats, Status};
+use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request, time};
 use mcr_core::rule::{Rule, RuleKey};
@@ -56,6 +57,8 @@ pub(crate) struct Socket {
 struct Daemon<P> {
     instance: Instance,
     config: Option<PathBuf>,
+    /// What the start has read.
+    packet: PacketOptions,
     relay: Relay,
     plane: P,
     memberships: JoinSockets,
@@ -92,6 +95,7 @@ pub(crate) async fn run(
         boot_id: format!("{:x}-{:x}", since_epoch.as_nanos(), process::id()),
         instance,
         config: args.config.clone(),
+        packet: config.packet,
         plane,
         memberships: JoinSockets::default(),
         replies: BTreeMap::new(),
@@ -204,9 +208,14 @@ impl<P: DataPlane> Daemon<P> {
                 "start it with --config FILE, or use `mcrctl apply FILE`",
             ));
         };
-        let Config { rules, limits, .. } = config::load(path)?;
+        let Config { rules, limits, packet, .. } = config::load(path)?;
         if limits != self.relay.limits() {
             tracing::warn!("[limits] has changed; it takes effect at the next start");
+        }
+        if packet != self.packet {
+            tracing::warn!(
+                "[packet] or [interface] has changed; it takes effect at the next start"
+            );
         }
         Ok(Request::Reload(rules))
     }
