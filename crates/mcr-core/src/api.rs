@@ -240,6 +240,9 @@ pub struct RuleView {
     /// What it waits for, or why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What of it has no effect here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The rule as a request would write it.
     #[serde(deserialize_with = "rule_of_any_version")]
     pub rule: RuleSpec,

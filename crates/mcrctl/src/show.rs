@@ -25,7 +25,7 @@ pub(crate) fn list(list: &RuleList) -> String {
     let mut table = Table::new([Side::Left; 5]);
     table.row(["NAME", "STATE", "ORIGIN", "INPUT", "OUTPUTS"]);
     for view in &list.rules {
-        let RuleView { name, named, origin, state, reason, rule } = view;
+        let RuleView { name, named, origin, state, reason, warnings, rule } = view;
         let outputs: Vec<String> = rule.outputs.iter().map(OutputSpec::to_string).collect();
         let first = outputs.first().map_or("-", String::as_str);
         let name = if *named { name } else { "-" };
@@ -33,8 +33,8 @@ pub(crate) fn list(list: &RuleList) -> String {
         for output in outputs.iter().skip(1) {
             table.row(["", "", "", "", output]);
         }
-        if let Some(reason) = reason {
-            table.note(format!("  {reason}"));
+        for note in reason.iter().chain(warnings) {
+            table.note(format!("  {note}"));
         }
     }
     table.to_string()
@@ -47,11 +47,14 @@ pub(crate) fn rules(list: &RuleList) -> String {
 }
 
 fn rule(view: &RuleView) -> String {
-    let RuleView { name, named, origin, state, reason, rule } = view;
+    let RuleView { name, named, origin, state, reason, warnings, rule } = view;
     let mut table = Table::new([Side::Left; 2]);
     table.row(["name", if *named { name } else { "-" }]);
     table.row(["state", state]);
     table.row(["reason", reason.as_deref().unwrap_or("-")]);
+    for warning in warnings {
+        table.row(["warning", warning]);
+    }
     table.row(["origin", origin]);
     table.row(["comment", rule.comment.as_deref().unwrap_or("-")]);
     table.row(["input", &input(rule)]);

@@ -91,7 +91,7 @@ pub(crate) async fn run(
         "mcrd starts"
     );
     let mut daemon = Daemon {
-        relay: Relay::new(config.limits, since_epoch.as_millis() as u64),
+        relay: Relay::new(config.limits, since_epoch.as_millis() as u64, false),
         boot_id: format!("{:x}-{:x}", since_epoch.as_nanos(), process::id()),
         instance,
         config: args.config.clone(),

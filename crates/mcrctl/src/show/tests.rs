@@ -14,7 +14,8 @@ fn three_rules() -> RuleList {
     let c = json!({"name": "old", "input": "239.1.1.3:5000@eth0", "enabled": false,
         "outputs": ["239.10.1.3:6000@eth1"]});
     let rules = json!([
-        {"name": "camera-1", "named": true, "origin": "file", "state": "forwarding", "rule": a},
+        {"name": "camera-1", "named": true, "origin": "file", "state": "forwarding",
+         "warnings": ["local = \"no\" has no effect: use the ebpf plane"], "rule": a},
         {"name": "239.1.1.2:5000@eth9", "named": false, "origin": "runtime", "state": "waiting",
          "reason": "input 239.1.1.2:5000@eth9: there is no interface eth9 (see `ip link`)",
          "rule": b},
