@@ -9,6 +9,7 @@ mod output;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +27,7 @@ pub use output::{OutputSpec, Setting};
 pub use stats::{
     Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,
 };
+pub use workers::{RingStatus, SendBuffer, WorkerStatus};
 
 use crate::flow::Input;
 use crate::refusal::{Code, Refusal};

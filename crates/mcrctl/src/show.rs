@@ -5,6 +5,7 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,6 +17,7 @@ use mcr_core::relay::State;
 
 pub(crate) use stats::stats;
 use table::{Side, Table};
+pub(crate) use workers::workers;
 
 /// All rules, a line each and a further line for each further output.
 pub(crate) fn list(list: &RuleList) -> String {
@@ -85,6 +87,9 @@ pub(crate) fn status(status: &Status) -> String {
     table.row(["since", &status.since]);
     table.row(["boot id", &status.boot_id]);
     table.row(["plane", &format!("{} ({})", status.plane, status.attach)]);
+    if let Some(why) = &status.why {
+        table.row(["why", why]);
+    }
     table.row(["generation", &status.generation.to_string()]);
     table.row(["rules", &states(&status.states)]);
     let (rules, outputs) = (status.rules_max, status.outputs_max);
@@ -103,6 +108,9 @@ pub(crate) fn status(status: &Status) -> String {
             "interface",
             &format!("{name}  index {index}  {groups} joined  passed {passed}"),
         ]);
+    }
+    for (name, text) in workers::summary(&status.workers) {
+        table.row([name, &text]);
     }
     let mut text = table.to_string();
     if status.rules_in_no_file > 0 {

@@ -339,6 +339,7 @@ impl<P: DataPlane> Daemon<P> {
             boot_id: self.boot_id.clone(),
             plane: description.plane.into(),
             attach: description.attach.into(),
+            why: None,
             generation: self.relay.generation(),
             states: self.relay.states(now()),
             rules_in_no_file: self.relay.runtime_rules().count(),
@@ -347,6 +348,7 @@ impl<P: DataPlane> Daemon<P> {
             membership_sockets: self.memberships.sockets(),
             interfaces: self.relay.inputs().map(interface).collect(),
             program: self.plane.cost(),
+            workers: Vec::new(),
         }
     }
 
