@@ -9,6 +9,7 @@ mod output;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,13 +20,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 pub use config::{
-    ConfigError, ConfigFile, Defaults, LimitsSpec, ParsedConfig, Place, check_rules, parse_config,
-    render_config,
+    ConfigError, ConfigFile, Defaults, InterfaceSpec, LimitsSpec, PacketSpec, ParsedConfig, Place,
+    check_rules, parse_config, render_config,
 };
 pub use output::{OutputSpec, Setting};
 pub use stats::{
     Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,
 };
+pub use workers::{RingStatus, SendBuffer, WorkerStatus};
 
 use crate::flow::Input;
 use crate::refusal::{Code, Refusal};
@@ -240,6 +242,9 @@ pub struct RuleView {
     /// What it waits for, or why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What of it has no effect here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The rule as a request would write it.
     #[serde(deserialize_with = "rule_of_any_version")]
     pub rule: RuleSpec,

@@ -12,6 +12,7 @@ pub mod api;
 pub mod flow;
 pub mod forward;
 pub mod link;
+pub mod packet;
 pub mod refusal;
 pub mod relay;
 pub mod resolve;

@@ -83,6 +83,8 @@ impl Limits {
 #[derive(Debug)]
 pub struct Relay {
     limits: Limits,
+    /// Whether the plane always leaves the input to the host's stack.
+    tap: bool,
     generation: u64,
     table: RuleTable,
     links: Links,
@@ -149,10 +151,11 @@ struct Activity {
 
 impl Relay {
     /// A relay without rules. `generation` should be larger than any that an earlier process of the
-    /// same instance gave out.
-    pub fn new(limits: Limits, generation: u64) -> Self {
+    /// same instance gave out. `tap`: whether the plane always leaves the input to the host's stack.
+    pub fn new(limits: Limits, generation: u64, tap: bool) -> Self {
         Self {
             limits,
+            tap,
             generation,
             table: RuleTable::default(),
             links: Links::default(),

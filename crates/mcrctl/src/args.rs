@@ -80,7 +80,11 @@ pub(crate) enum Command {
         interval: Duration,
     },
     /// Show what mcrd is and does
-    Status,
+    Status {
+        /// Show each worker of the packet plane too
+        #[arg(long)]
+        workers: bool,
+    },
     /// Wait until a rule is in a state; exits 4 if it does not get there in time
     Wait {
         /// The rule

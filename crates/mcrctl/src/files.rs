@@ -37,9 +37,15 @@ pub(crate) fn apply(
     allow_empty: bool,
 ) -> Result<(), Failure> {
     let (name, text) = read(file)?;
-    let ParsedConfig { rules, limits, .. } = parse(&name, &text)?;
+    let ParsedConfig { rules, limits, packet, .. } = parse(&name, &text)?;
     if limits.is_some() {
         terminal::warn(&["[limits] is for the start of mcrd; apply takes the rules alone".into()]);
+    }
+    if packet.is_some() {
+        terminal::warn(&[
+            "[packet] and [interface] are for the start of mcrd; apply takes the rules alone"
+                .into(),
+        ]);
     }
     let set = RuleSet { rules: rules.iter().map(RuleSpec::from).collect() };
     let page = format!("/v1/rules?dry_run={dry_run}&allow_empty={allow_empty}");

@@ -52,7 +52,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Stats { name, watch, interval } => {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
-        Command::Status => view::status(&session),
+        Command::Status { workers } => view::status(&session, workers),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

@@ -5,6 +5,7 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,6 +17,7 @@ use mcr_core::relay::State;
 
 pub(crate) use stats::stats;
 use table::{Side, Table};
+pub(crate) use workers::workers;
 
 /// All rules, a line each and a further line for each further output.
 pub(crate) fn list(list: &RuleList) -> String {
@@ -25,7 +27,7 @@ pub(crate) fn list(list: &RuleList) -> String {
     let mut table = Table::new([Side::Left; 5]);
     table.row(["NAME", "STATE", "ORIGIN", "INPUT", "OUTPUTS"]);
     for view in &list.rules {
-        let RuleView { name, named, origin, state, reason, rule } = view;
+        let RuleView { name, named, origin, state, reason, warnings, rule } = view;
         let outputs: Vec<String> = rule.outputs.iter().map(OutputSpec::to_string).collect();
         let first = outputs.first().map_or("-", String::as_str);
         let name = if *named { name } else { "-" };
@@ -33,8 +35,8 @@ pub(crate) fn list(list: &RuleList) -> String {
         for output in outputs.iter().skip(1) {
             table.row(["", "", "", "", output]);
         }
-        if let Some(reason) = reason {
-            table.note(format!("  {reason}"));
+        for note in reason.iter().chain(warnings) {
+            table.note(format!("  {note}"));
         }
     }
     table.to_string()
@@ -47,11 +49,14 @@ pub(crate) fn rules(list: &RuleList) -> String {
 }
 
 fn rule(view: &RuleView) -> String {
-    let RuleView { name, named, origin, state, reason, rule } = view;
+    let RuleView { name, named, origin, state, reason, warnings, rule } = view;
     let mut table = Table::new([Side::Left; 2]);
     table.row(["name", if *named { name } else { "-" }]);
     table.row(["state", state]);
     table.row(["reason", reason.as_deref().unwrap_or("-")]);
+    for warning in warnings {
+        table.row(["warning", warning]);
+    }
     table.row(["origin", origin]);
     table.row(["comment", rule.comment.as_deref().unwrap_or("-")]);
     table.row(["input", &input(rule)]);
@@ -82,6 +87,9 @@ pub(crate) fn status(status: &Status) -> String {
     table.row(["since", &status.since]);
     table.row(["boot id", &status.boot_id]);
     table.row(["plane", &format!("{} ({})", status.plane, status.attach)]);
+    if let Some(why) = &status.why {
+        table.row(["why", why]);
+    }
     table.row(["generation", &status.generation.to_string()]);
     table.row(["rules", &states(&status.states)]);
     let (rules, outputs) = (status.rules_max, status.outputs_max);
@@ -100,6 +108,9 @@ pub(crate) fn status(status: &Status) -> String {
             "interface",
             &format!("{name}  index {index}  {groups} joined  passed {passed}"),
         ]);
+    }
+    for (name, text) in workers::summary(&status.workers) {
+        table.row([name, &text]);
     }
     let mut text = table.to_string();
     if status.rules_in_no_file > 0 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcr_core::api::{RuleList, Stats};
+use mcr_core::api::{RuleList, Stats, Status};
 use serde::de::DeserializeOwned;
 
 use crate::client::{Question, Reply, encoded, rule_page};
@@ -18,8 +18,12 @@ pub(crate) fn show(session: &Session, name: &str) -> Result<(), Failure> {
     present(session, &session.client.ask(&Question::get(rule_page(name)))?, show::rules)
 }
 
-pub(crate) fn status(session: &Session) -> Result<(), Failure> {
-    present(session, &session.client.ask(&Question::get("/v1/status"))?, show::status)
+pub(crate) fn status(session: &Session, workers: bool) -> Result<(), Failure> {
+    let reply = session.client.ask(&Question::get("/v1/status"))?;
+    present(session, &reply, |status: &Status| {
+        let text = show::status(status);
+        if workers { format!("{text}\n{}", show::workers(&status.workers)) } else { text }
+    })
 }
 
 /// Once, or every `interval` until interrupted.

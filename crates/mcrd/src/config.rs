@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mcr_core::api::{ParsedConfig, check_rules, parse_config};
+use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::Limits;
 use mcr_core::rule::Rule;
@@ -14,22 +15,22 @@ use mcr_core::rule::Rule;
 pub(crate) struct Config {
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Limits,
+    pub(crate) packet: PacketOptions,
     /// What may not be meant.
     pub(crate) warnings: Vec<String>,
 }
 
 /// Reads FILE, and `*.toml` of the folder beside it in the order of their names.
 pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
-    let ParsedConfig { mut rules, mut places, limits } = parse(file)?;
-    let limits = limits.unwrap_or_default();
+    let ParsedConfig { mut rules, mut places, limits, packet } = parse(file)?;
+    let (limits, packet) = (limits.unwrap_or_default(), packet.unwrap_or_default());
     for file in further_files(&file.with_extension("d"))? {
         let further = parse(&file)?;
         if further.limits.is_some() {
-            return Err(Refusal::new(
-                Code::Invalid,
-                format!("{}: [limits] belongs into the main file", file.display()),
-                "move it there",
-            ));
+            return Err(main_file_only(&file, "[limits] belongs"));
+        }
+        if further.packet.is_some() {
+            return Err(main_file_only(&file, "[packet] and [interface.NAME] belong"));
         }
         rules.extend(further.rules);
         places.extend(further.places);
@@ -38,7 +39,7 @@ pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
         check_rules(&rules).map_err(|(position, refusal)| refusal.about(&places[position]))?;
     let outputs: usize = rules.iter().map(|rule| rule.outputs.len()).sum();
     limits.check(rules.len(), outputs).map_err(|refusal| refusal.about(file.display()))?;
-    Ok(Config { rules, limits, warnings })
+    Ok(Config { rules, limits, packet, warnings })
 }
 
 fn parse(file: &Path) -> Result<ParsedConfig, Refusal> {
@@ -62,6 +63,11 @@ fn further_files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
     }
     files.sort();
     Ok(files)
+}
+
+fn main_file_only(file: &Path, what: &str) -> Refusal {
+    let message = format!("{}: {what} into the main file", file.display());
+    Refusal::new(Code::Invalid, message, "move it there")
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Refusal {

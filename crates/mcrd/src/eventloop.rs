@@ -19,6 +19,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, InterfaceStatus, RuleList, Stats, Status};
+use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request, time};
 use mcr_core::rule::{Rule, RuleKey};
@@ -56,6 +57,8 @@ pub(crate) struct Socket {
 struct Daemon<P> {
     instance: Instance,
     config: Option<PathBuf>,
+    /// What the start has read.
+    packet: PacketOptions,
     relay: Relay,
     plane: P,
     memberships: JoinSockets,
@@ -88,10 +91,11 @@ pub(crate) async fn run(
         "mcrd starts"
     );
     let mut daemon = Daemon {
-        relay: Relay::new(config.limits, since_epoch.as_millis() as u64),
+        relay: Relay::new(config.limits, since_epoch.as_millis() as u64, false),
         boot_id: format!("{:x}-{:x}", since_epoch.as_nanos(), process::id()),
         instance,
         config: args.config.clone(),
+        packet: config.packet,
         plane,
         memberships: JoinSockets::default(),
         replies: BTreeMap::new(),
@@ -204,9 +208,14 @@ impl<P: DataPlane> Daemon<P> {
                 "start it with --config FILE, or use `mcrctl apply FILE`",
             ));
         };
-        let Config { rules, limits, .. } = config::load(path)?;
+        let Config { rules, limits, packet, .. } = config::load(path)?;
         if limits != self.relay.limits() {
             tracing::warn!("[limits] has changed; it takes effect at the next start");
+        }
+        if packet != self.packet {
+            tracing::warn!(
+                "[packet] or [interface] has changed; it takes effect at the next start"
+            );
         }
         Ok(Request::Reload(rules))
     }
@@ -330,6 +339,7 @@ impl<P: DataPlane> Daemon<P> {
             boot_id: self.boot_id.clone(),
             plane: description.plane.into(),
             attach: description.attach.into(),
+            why: None,
             generation: self.relay.generation(),
             states: self.relay.states(now()),
             rules_in_no_file: self.relay.runtime_rules().count(),
@@ -338,6 +348,7 @@ impl<P: DataPlane> Daemon<P> {
             membership_sockets: self.memberships.sockets(),
             interfaces: self.relay.inputs().map(interface).collect(),
             program: self.plane.cost(),
+            workers: Vec::new(),
         }
     }
 

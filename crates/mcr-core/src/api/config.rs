@@ -1,12 +1,18 @@
 //! The configuration file, and its place-keeping errors: `FILE:LINE:COLUMN: what`.
 
+mod packet;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub use packet::{InterfaceSpec, PacketSpec};
+
 use super::{RuleSpec, Setting, output};
 use crate::link::Links;
+use crate::packet::PacketOptions;
 use crate::refusal::Refusal;
 use crate::relay::Limits;
 use crate::resolve::refuse_not_yet;
@@ -24,6 +30,11 @@ pub struct ConfigFile {
     pub rule: Vec<Spanned<RuleSpec>>,
     /// What the data plane must hold.
     pub limits: Option<LimitsSpec>,
+    /// Of the packet plane.
+    pub packet: Option<PacketSpec>,
+    /// Of interfaces, by name.
+    #[serde(default)]
+    pub interface: BTreeMap<Spanned<String>, InterfaceSpec>,
 }
 
 impl Defaults {
@@ -53,7 +64,7 @@ impl Default for LimitsSpec {
     }
 }
 
-/// A file's rules and limits.
+/// A file's rules and settings.
 #[derive(Debug, Clone)]
 pub struct ParsedConfig {
     /// Each checked by itself.
@@ -62,6 +73,8 @@ pub struct ParsedConfig {
     pub places: Vec<Place>,
     /// Absent when the file does not say.
     pub limits: Option<Limits>,
+    /// Absent when the file does not say.
+    pub packet: Option<PacketOptions>,
 }
 
 /// Options of all rules and outputs of a file.
@@ -144,6 +157,8 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
         let at = text.find("[limits]").unwrap_or(0);
         return Err(error(at, "max_rules and max_outputs go from 1 to 1000000".into()));
     }
+    let packet = packet::packet_options(config.packet, config.interface)
+        .map_err(|(at, refusal)| error(at, refusal.to_string()))?;
     let defaults = match config.defaults {
         None => Defaults::default(),
         Some(spanned) => {
@@ -165,7 +180,7 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
         places.push(lines.place(at));
         rules.push(spec.check().map_err(|refusal| error(at, refusal.to_string()))?);
     }
-    Ok(ParsedConfig { rules, places, limits })
+    Ok(ParsedConfig { rules, places, limits, packet })
 }
 
 /// What rules show wrong together, and what this version does not relay yet. Returns what may not

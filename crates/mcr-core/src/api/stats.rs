@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::WorkerStatus;
 use crate::action::Volume;
 
 /// Packets and payload bytes.
@@ -118,6 +119,9 @@ pub struct Status {
     pub plane: String,
     /// How the plane is attached, as in `tcx` or `clsact`.
     pub attach: String,
+    /// Why this plane and not the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// As in [`super::Change`].
     pub generation: u64,
     /// Number of rules by state.
@@ -135,6 +139,9 @@ pub struct Status {
     /// Cost of the eBPF program; only while it is measured (`mcrd --measure`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<ProgramCost>,
+    /// Each worker of the packet plane.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerStatus>,
 }
 
 /// What the kernel measured of the eBPF programs (`BPF_ENABLE_STATS`).

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::packet::{InterfaceOptions, PacketOptions, Receive};
 use crate::rule::{Dscp, Ttl};
 
 fn spec(value: Value) -> RuleSpec {
@@ -208,6 +209,55 @@ fn limits_are_1_to_a_million() {
     for bad in ["max_rules = 0", "max_outputs = 1000001", "max_rules = -1", "rules = 5"] {
         let error = limits(&format!("\n[limits]\n{bad}\n")).expect_err(bad).to_string();
         assert!(error.starts_with("f:2:") || error.starts_with("f:3:"), "{error}");
+    }
+}
+
+#[test]
+fn options_of_the_packet_plane() {
+    let text = r#"
+        [packet]
+        ring_mib = 4096
+        [interface.eth0]
+        receive = "block"
+        ring_mib = 1
+        qdisc_bypass = true
+        [interface."eth0.10"]
+        receive = "frame"
+    "#;
+    let options = parse_config("f", text).unwrap().packet.unwrap();
+    let [eth0, vlan, eth1] = ["eth0", "eth0.10", "eth1"].map(|name| name.parse().unwrap());
+    let block = InterfaceOptions { receive: Receive::Block, ring_mib: Some(1), qdisc_bypass: true };
+    assert_eq!((options.interface(&eth0), options.ring_mib(&eth0)), (block, 1));
+    assert_eq!(options.interfaces.keys().collect::<Vec<_>>(), [&eth0, &vlan]);
+    for standard in [vlan, eth1] {
+        assert_eq!(options.interface(&standard), InterfaceOptions::default());
+        assert_eq!(options.ring_mib(&standard), 4096);
+    }
+    let packet = |text: &str| parse_config("f", text).unwrap().packet;
+    assert_eq!(packet(""), None);
+    assert_eq!(packet("[packet]"), Some(PacketOptions::default()));
+    assert_eq!(packet("[interface.eth0]").map(|options| options.ring_mib), Some(64));
+}
+
+#[test]
+fn mistakes_in_options_of_the_packet_plane_have_a_place() {
+    let cases = [
+        ("[packet]\nring_mib = 0", "2:12", "ring_mib = 0 is out of range (it goes from 1 to 4096)"),
+        ("[packet]\nring_mib = -1", "2:12", ""),
+        ("[packet]\nring = 1", "2:1", "unknown field `ring`"),
+        ("[interface.eth0]\nring_mib = 4097", "2:12", "ring_mib = 4097"),
+        ("[interface.eth0]\nreceive = \"frames\"", "2:11", "use one of: frame, block"),
+        ("[interface.eth0]\nqdisc_bypass = \"yes\"", "2:16", "boolean"),
+        ("[interface.eth0]\nttl = 3", "2:1", "unknown field `ttl`"),
+        ("[interface.eth0.10]", "1:17", "unknown field `10`"),
+        ("[interface]\neth0 = 3", "2:8", ""),
+        ("\n[interface.\"eth0%x:\"]", "2:12", "eth0%x:"),
+        ("[interface.a-name-of-16-byt]", "1:12", "a-name-of-16-byt"),
+    ];
+    for (text, place, message) in cases {
+        let error = parse_config("f", text).expect_err(text).to_string();
+        assert!(error.starts_with(&format!("f:{place}: ")), "{text}\n{error}\nis not at {place}");
+        assert!(error.contains(message), "{text}\n{error}\nlacks {message}");
     }
 }
 

@@ -115,6 +115,10 @@ impl Relay {
             warnings: self.table.warnings(differences, &self.links),
             ..Change::default()
         };
+        for (key, entry) in differences.iter().filter_map(|d| d.after.as_ref()) {
+            let warnings = self.plane_warnings(&entry.rule);
+            change.warnings.extend(warnings.map(|warning| format!("{key}: {warning}")));
+        }
         if by_client {
             let file = |d: &&Difference| {
                 d.before.as_ref().is_some_and(|(_, entry)| entry.origin == Origin::File)

@@ -5,7 +5,7 @@ use super::*;
 use crate::action::PlaneChange;
 use crate::api::{Change, RuleSpec};
 use crate::refusal::Code;
-use crate::rule::{Origin, Rule};
+use crate::rule::{Local, Origin, Rule};
 use crate::verdict::OutputDrop;
 use world::{RefusePlane, World, link};
 
@@ -462,4 +462,33 @@ fn a_rule_is_forwarding_for_two_seconds_after_its_last_packet() {
     let states = world.relay.states(world.clocks());
     assert_eq!((states["idle"], states["forwarding"], states.len()), (2, 0, 5));
     assert_eq!(world.relay.counter_bounds(), (2, 2));
+}
+
+#[test]
+fn local_no_on_a_tap_is_a_warning_of_the_change_and_of_the_list() {
+    let hidden = |name: &str, n| Rule { local: Local::No, ..plain(name, n) };
+    let views = |world: &World| world.relay.list(None, world.clocks()).unwrap().rules;
+    let mut world = World::new();
+    assert_eq!(world.add(hidden("a", 1)).warnings, Vec::<String>::new());
+    assert_eq!(views(&world)[0].warnings, Vec::<String>::new());
+
+    let limits = Limits { rules: 100, outputs: 100 };
+    let mut world = World::with_relay(Relay::new(limits, 7, true));
+    let warning = "local = \"no\" has no effect: the packet plane always leaves the input to the \
+                   host's stack; use the ebpf plane";
+    assert_eq!(world.add(hidden("a", 1)).warnings, [format!("a: {warning}")]);
+    let silent = [plain("b", 2), Rule { enabled: false, ..hidden("c", 3) }];
+    for rule in silent.clone() {
+        assert_eq!(world.add(rule).warnings, Vec::<String>::new());
+    }
+    let all: Vec<Vec<String>> = views(&world).into_iter().map(|view| view.warnings).collect();
+    assert_eq!(all, [vec![warning.to_owned()], vec![], vec![]]);
+
+    let change = world.request(put(hidden("b", 2))).unwrap();
+    assert_eq!(change.warnings, [format!("b: {warning}")]);
+    let change = world.request(Request::Reload(vec![hidden("d", 4)])).unwrap();
+    assert_eq!(change.warnings, [format!("d: {warning}")], "of the changed rules only");
+    let change = world.request(put(plain("a", 1))).unwrap();
+    assert_eq!((change.replaced, change.warnings), (vec!["a".into()], vec![]));
+    assert_eq!(views(&world)[0].warnings, Vec::<String>::new());
 }

@@ -8,7 +8,7 @@ use crate::api::{Dropped, OutputStats, Rate, RuleList, RuleSpec, RuleStats, Rule
 use crate::flow::InterfaceName;
 use crate::link::IfIndex;
 use crate::refusal::Refusal;
-use crate::rule::{Origin, RuleKey};
+use crate::rule::{Local, Origin, Rule, RuleKey};
 use crate::table::{Entry, unknown_rule};
 use crate::verdict::{OutputDrop, RuleDrop};
 
@@ -110,11 +110,18 @@ impl Relay {
                 origin: origin(entry.origin).into(),
                 state: state.name().into(),
                 reason,
+                warnings: self.plane_warnings(&entry.rule).map(str::to_owned).collect(),
                 rule: RuleSpec::from(&entry.rule),
             }
         };
         let rules = self.select(only)?.into_iter().map(view).collect();
         Ok(RuleList { generation: self.generation, rules })
+    }
+
+    /// What of a rule has no effect on this plane.
+    pub(super) fn plane_warnings(&self, rule: &Rule) -> impl Iterator<Item = &'static str> {
+        let seen = self.tap && rule.enabled && rule.local == Local::No;
+        seen.then_some(LOCAL_NO_ON_A_TAP).into_iter()
     }
 
     /// Number of rules in each state.
@@ -228,3 +235,6 @@ fn named(names: &[&str], counts: &[u64]) -> Dropped {
     let nonzero = names.iter().zip(counts).filter(|(_, count)| **count > 0);
     nonzero.map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
+
+const LOCAL_NO_ON_A_TAP: &str = "local = \"no\" has no effect: the packet plane always leaves the \
+                                 input to the host's stack; use the ebpf plane";

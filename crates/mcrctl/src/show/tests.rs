@@ -14,7 +14,8 @@ fn three_rules() -> RuleList {
     let c = json!({"name": "old", "input": "239.1.1.3:5000@eth0", "enabled": false,
         "outputs": ["239.10.1.3:6000@eth1"]});
     let rules = json!([
-        {"name": "camera-1", "named": true, "origin": "file", "state": "forwarding", "rule": a},
+        {"name": "camera-1", "named": true, "origin": "file", "state": "forwarding",
+         "warnings": ["local = \"no\" has no effect: use the ebpf plane"], "rule": a},
         {"name": "239.1.1.2:5000@eth9", "named": false, "origin": "runtime", "state": "waiting",
          "reason": "input 239.1.1.2:5000@eth9: there is no interface eth9 (see `ip link`)",
          "rule": b},
@@ -107,6 +108,55 @@ fn the_status_of_a_daemon_without_rules() {
         value[key] = empty;
     }
     assert_snapshot!(status(&read::<Status>(value)));
+}
+
+/// Two workers, of which one waits after an end.
+fn running_on_workers() -> Value {
+    let ring = |interface: &str, dropped: u64| {
+        json!({"interface": interface, "receive": "frame", "slots": 32768, "slot_bytes": 2048,
+            "bytes": 64 << 20, "copy_buffer": 425_984, "dropped": dropped})
+    };
+    let send = |interface: &str, granted: u64, bypass: bool| {
+        json!({"interface": interface, "asked": 16 << 20, "granted": granted,
+            "qdisc_bypass": bypass})
+    };
+    let block = json!({"interface": "eth1", "receive": "block", "slots": 128,
+        "slot_bytes": 1 << 20, "bytes": 128 << 20, "copy_buffer": 425_984, "dropped": 0});
+    let sends = [send("eth2", 16 << 20, false), send("eth3", 425_984, true)];
+    let workers = json!([
+        {"worker": 1, "state": "running", "since": "2026-01-01T00:00:00Z", "pid": 4243, "cpu": 0,
+         "restarts": 0, "rings": [ring("eth0", 3), block], "send_buffers": sends},
+        {"worker": 2, "state": "waiting", "since": "2026-01-01T00:00:07Z", "cpu": 1,
+         "restarts": 2, "last_error": "killed by signal 9", "rings": [ring("eth0", 4)],
+         "send_buffers": sends},
+    ]);
+    let mut value = running();
+    for (key, other) in [
+        ("plane", json!("packet")),
+        ("attach", json!("fanout")),
+        ("why", json!("the ebpf plane cannot run: no BPF file system at /sys/fs/bpf")),
+        ("program", json!(null)),
+        ("workers", workers),
+    ] {
+        value[key] = other;
+    }
+    value
+}
+
+#[test]
+fn the_status_with_workers() {
+    assert_snapshot!(status(&read::<Status>(running_on_workers())));
+}
+
+#[test]
+fn each_worker() {
+    let Status { mut workers, .. } = read(running_on_workers());
+    assert_snapshot!(super::workers(&workers));
+    workers.truncate(1);
+    workers[0].rings.clear();
+    workers[0].send_buffers.clear();
+    assert_eq!(super::workers(&workers).lines().count(), 2);
+    assert_eq!(super::workers(&[]), "no workers\n");
 }
 
 #[test]

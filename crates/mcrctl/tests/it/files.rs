@@ -40,6 +40,7 @@ fn mistakes_are_named_with_line_and_column() {
     let first = rule("a", "239.1.1.1:5000@eth0", "239.2.1.1:6000@eth1");
     let cases = [
         ("[[rule]]\nnmae = \"a\"\n".to_owned(), "2:1", "unknown field `nmae`"),
+        ("[packet]\nring_mib = 5000\n".to_owned(), "2:12", "it goes from 1 to 4096"),
         ("[defaults]\n  ttl = [1]\n".to_owned(), "2:9", "a number, or a word"),
         (first.clone() + &rule("b", "239.1.1.2@eth0", "239.2.1.2:6@eth1"), "6:1", "has no port"),
         (
@@ -103,11 +104,20 @@ fn a_file_with_a_mistake_is_not_sent() {
 }
 
 #[test]
-fn limits_in_an_applied_file_are_a_warning() {
+fn settings_of_mcrd_in_an_applied_file_are_a_warning() {
     let fake = Fake::with_rules(json!(null), change(&[], &[], &[]));
-    let ran = fake.run_with("apply - --allow-empty", "[limits]\nmax_rules = 9\n");
-    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "nothing to change\n"));
-    assert!(ran.err.starts_with("warning: [limits]"), "{}", ran.err);
+    for (text, warning) in [
+        ("[limits]\nmax_rules = 9\n", "warning: [limits] is for the start"),
+        ("[packet]\nring_mib = 9\n", "warning: [packet] and [interface] are for the start"),
+        ("[interface.\"eth0.10\"]\n", "warning: [packet] and [interface] are for the start"),
+    ] {
+        let ran = fake.run_with("apply - --allow-empty", text);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(0), "nothing to change\n"));
+        assert!(ran.err.starts_with(warning), "{}", ran.err);
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+        let ran = with_stdin("check -", text);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{text}");
+    }
 }
 
 #[test]

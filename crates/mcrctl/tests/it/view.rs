@@ -26,6 +26,23 @@ fn json_is_the_reply_as_it_is() {
 }
 
 #[test]
+fn the_status_with_its_workers_when_asked_for() {
+    let status = json!({"version": "0.1.0", "instance": "mcr", "pid": 1,
+        "since": "2026-01-01T00:00:00Z", "boot_id": "1", "plane": "packet", "attach": "fanout",
+        "generation": 1, "states": {}, "rules_in_no_file": 0, "rules_max": 1, "outputs_max": 1,
+        "membership_sockets": 0, "interfaces": [],
+        "workers": [{"worker": 1, "state": "running", "since": "2026-01-01T00:00:00Z",
+            "cpu": 0, "restarts": 0, "rings": [], "send_buffers": []}]});
+    let line = format!("{status}\n");
+    let fake = Fake::with_rules(status, json!(null));
+    let plain = fake.run("status").out;
+    assert!(plain.contains("\nworkers      1: 1 running, 0 restarts\n"), "{plain}");
+    let long = fake.run("status --workers").out;
+    assert!(long.starts_with(&format!("{plain}\nWORKER  STATE")), "{long}");
+    assert_eq!(fake.run("status --workers --json").out, line);
+}
+
+#[test]
 fn names_are_encoded_in_pages() {
     let fake = Fake::start(|asked| match asked.line.contains("stats") {
         true => Answer::Json(200, no_stats()),

@@ -185,6 +185,36 @@ fn rules_of_the_files_that_do_not_fit_together_are_refused_with_their_place() {
 }
 
 #[test]
+fn settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of_their_change() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::chain();
+    let packet = "[packet]\nring_mib = 8\n";
+    let config = lab.file("mcr.toml", &format!("{packet}{}", rule("live", 1)));
+    let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
+    daemon.ok(&["reload"]);
+    assert!(!daemon.log().contains("takes effect at the next start"), "{}", daemon.log());
+    for (text, what) in [
+        ("[packet]\nring_mib = 9\n".to_owned(), "[packet] or [interface] has changed"),
+        (format!("{packet}[limits]\nmax_rules = 9\n"), "[limits] has changed"),
+    ] {
+        lab.file("mcr.toml", &format!("{text}{}", rule("live", 1)));
+        daemon.ok(&["reload"]);
+        assert_eq!(daemon.log().matches(what).count(), 1, "{what}: {}", daemon.log());
+    }
+    for (text, what) in [
+        ("[limits]\n", "[limits] belongs into the main file"),
+        ("[packet]\n", "[packet] and [interface.NAME] belong into the main file"),
+        ("[interface.eth0]\n", "[packet] and [interface.NAME] belong into the main file"),
+    ] {
+        lab.file("mcr.d/10.toml", text);
+        let said = daemon.refused(&["reload"]);
+        assert!(said.contains("mcr.d/10.toml: ") && said.contains(what), "lacks {what}: {said}");
+    }
+}
+
+#[test]
 fn a_reload_without_a_configuration_is_refused() {
     if !can_run() {
         return;

@@ -43,8 +43,12 @@ impl World {
     }
 
     pub(super) fn with_limits(limits: Limits) -> Self {
+        Self::with_relay(Relay::new(limits, 7, false))
+    }
+
+    pub(super) fn with_relay(relay: Relay) -> Self {
         let mut world = Self {
-            relay: Relay::new(limits, 7),
+            relay,
             now: Instant::now(),
             links: Links::default(),
             joined: BTreeSet::new(),
