@@ -194,8 +194,8 @@ impl Relay {
         self.next();
     }
 
-    /// The result of [`Action::Apply`].
-    pub fn handle_applied(&mut self, result: Result<(), PlaneRefusal>) {
+    /// The result of [`Action::Apply`]: warnings, or the refusal.
+    pub fn handle_applied(&mut self, result: Result<Vec<String>, PlaneRefusal>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Applying(transaction, change) => self.applied(transaction, change, result),
             other @ (Phase::Idle | Phase::Joining(_)) => self.phase = other,

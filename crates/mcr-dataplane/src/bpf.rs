@@ -23,7 +23,7 @@ use mcr_core::vectors::Gso;
 use rustix::thread::CapabilitySet;
 
 use crate::sys::Grace;
-use crate::{DataPlane, Description};
+use crate::{Applied, DataPlane, Description, Progress};
 use hooks::Hooks;
 use maps::{Maps, Sizes};
 use pins::Pins;
@@ -80,6 +80,14 @@ pub fn probe() -> Result<(), Refusal> {
         Ok(true) => Ok(()),
         Ok(false) => Err(no_bpf("it does not know traffic control programs")),
         Err(error) => Err(no_bpf(&chain(&error))),
+    }
+}
+
+/// Ends the forwarding that an eBPF plane of the instance has left behind, when it died.
+pub fn end_left(instance: &str) {
+    if let Some(pins) = Pins::left_by(instance) {
+        tracing::info!("ending what an eBPF plane of this instance has left");
+        Hooks::new(Attach::Tcx, instance, pins).remove_all();
     }
 }
 
@@ -153,11 +161,47 @@ impl BpfPlane {
 
 impl DataPlane for BpfPlane {
     fn describe(&self) -> Description {
-        Description { plane: "ebpf", attach: self.hooks.attach().name() }
+        Description { plane: "ebpf", attach: self.hooks.attach().name(), tap: false }
+    }
+
+    fn apply(&mut self, change: &PlaneChange) -> Progress {
+        Progress::Done(self.change(change).map(|()| Vec::new()))
+    }
+
+    async fn next(&mut self) -> Applied {
+        std::future::pending().await
+    }
+
+    fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal> {
+        self.maps.counters(bounds)
+    }
+
+    fn settle(&mut self) {
+        self.hooks.settle();
+    }
+
+    async fn stop(&mut self) {
+        self.detach();
+    }
+
+    fn cost(&self) -> Option<ProgramCost> {
+        self.stats.as_ref()?;
+        let program = self.ebpf.program(PROGRAM)?;
+        let program: &SchedClassifier = program.try_into().ok()?;
+        let info = program.info().ok()?;
+        let nanoseconds = u64::try_from(info.run_time().as_nanos()).ok()?;
+        Some(ProgramCost { runs: info.run_count(), nanoseconds })
+    }
+}
+
+impl BpfPlane {
+    /// Takes the program off every interface, and removes all that is pinned.
+    pub fn detach(&mut self) {
+        self.hooks.remove_all();
     }
 
     /// Rules first, hooks after: a program that takes an interface over finds its rules there.
-    fn apply(&mut self, change: &PlaneChange) -> Result<(), PlaneRefusal> {
+    fn change(&mut self, change: &PlaneChange) -> Result<(), PlaneRefusal> {
         let blame = |interface| move |refusal| PlaneRefusal { interface, refusal };
         let program = program(&mut self.ebpf).map_err(blame(None))?;
         let pending = self.maps.install(change).map_err(blame(None))?;
@@ -187,27 +231,6 @@ impl DataPlane for BpfPlane {
         }
         self.maps.complete(pending, change);
         Ok(())
-    }
-
-    fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal> {
-        self.maps.counters(bounds)
-    }
-
-    fn settle(&mut self) {
-        self.hooks.settle();
-    }
-
-    fn stop(&mut self) {
-        self.hooks.remove_all();
-    }
-
-    fn cost(&self) -> Option<ProgramCost> {
-        self.stats.as_ref()?;
-        let program = self.ebpf.program(PROGRAM)?;
-        let program: &SchedClassifier = program.try_into().ok()?;
-        let info = program.info().ok()?;
-        let nanoseconds = u64::try_from(info.run_time().as_nanos()).ok()?;
-        Some(ProgramCost { runs: info.run_count(), nanoseconds })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The packet side of MCR: what moves packets, joins groups and watches interfaces. The only crate
-//! with `unsafe` code, all of it in `sys` and the mirrors of `bpf`'s `abi.h`.
+//! with `unsafe` code: `sys`, the mirrors of `bpf`'s `abi.h`, and of `packet` what shares memory with
+//! the kernel or hands it addresses (`ring`, `shared`, `socket`, `send`).
 //!
 //! A data plane holds derived state: everything in it can be thrown away and installed again from
 //! the rule table.
@@ -9,22 +10,39 @@
 pub mod bpf;
 pub mod membership;
 pub mod netlink;
+pub mod packet;
 mod sys;
 
 use mcr_core::action::{Counters, PlaneChange, PlaneRefusal};
-use mcr_core::api::ProgramCost;
+use mcr_core::api::{ProgramCost, WorkerStatus};
 use mcr_core::refusal::Refusal;
 
 pub use sys::raise_open_files;
 
-/// What moves packets.
+/// How a change has ended: with warnings, or refused.
+pub type Applied = Result<Vec<String>, PlaneRefusal>;
+
+/// How far a change has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// It has ended.
+    Done(Applied),
+    /// [`DataPlane::next`] says when it has.
+    Pending,
+}
+
+/// What moves packets. One change at a time.
 pub trait DataPlane {
-    /// `ebpf`, and how it is attached.
+    /// Its name, and what is to be known of it.
     fn describe(&self) -> Description;
 
-    /// Makes a change whole or not at all. When it returns `Ok`, every packet from here on sees
+    /// Makes a change whole or not at all. When it has ended well, every packet from here on sees
     /// the change, and nothing uses what was removed.
-    fn apply(&mut self, change: &PlaneChange) -> Result<(), PlaneRefusal>;
+    fn apply(&mut self, change: &PlaneChange) -> Progress;
+
+    /// Waits for the end of a pending change; meanwhile, and without one, the plane does what it
+    /// has to do by itself. May be dropped and called again at any time.
+    fn next(&mut self) -> impl Future<Output = Applied>;
 
     /// Reads the counters of ids below the two bounds (rules, outputs).
     fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal>;
@@ -34,11 +52,16 @@ pub trait DataPlane {
     fn settle(&mut self);
 
     /// Ends forwarding and removes what the plane has made in the kernel.
-    fn stop(&mut self);
+    fn stop(&mut self) -> impl Future<Output = ()>;
 
     /// The cost of the plane's program, when it is measured.
     fn cost(&self) -> Option<ProgramCost> {
         None
+    }
+
+    /// Its worker processes.
+    fn worker_status(&self) -> Vec<WorkerStatus> {
+        Vec::new()
     }
 }
 
@@ -49,4 +72,6 @@ pub struct Description {
     pub plane: &'static str,
     /// How it gets at packets.
     pub attach: &'static str,
+    /// It sees copies: the host's stack always gets the input too.
+    pub tap: bool,
 }

@@ -53,6 +53,16 @@ struct ElementAttr {
     flags: u64,
 }
 
+/// `struct ifreq` with `ifr_mtu`.
+#[repr(C)]
+struct MtuRequest {
+    name: [u8; libc::IFNAMSIZ],
+    mtu: libc::c_int,
+    rest: [u8; 20],
+}
+
+const _: () = assert!(size_of::<MtuRequest>() == size_of::<libc::ifreq>());
+
 /// Reads the elements 0 to `keys.len()` of an array map. `keys` and `values` are overwritten;
 /// `values` has `words` u64s for each key, which is what the map has for an
 /// element: for a per-CPU map those of all possible CPUs.
@@ -162,6 +172,19 @@ fn create_array(map_type: u32, inner: Option<BorrowedFd<'_>>) -> io::Result<Owne
 
 fn done(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The MTU of an interface (`SIOCGIFMTU`, netdevice(7)).
+pub(crate) fn mtu(name: &str) -> io::Result<u32> {
+    let family = rustix::net::AddressFamily::INET;
+    let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None)?;
+    let mut request = MtuRequest { name: [0; libc::IFNAMSIZ], mtu: 0, rest: [0; 20] };
+    let room = request.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
+    room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
+    // SAFETY: the kernel reads and writes a `struct ifreq` at the address, which is that large.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+    done(result.into())?;
+    Ok(request.mtu.unsigned_abs())
 }
 
 /// Raises the limit of open files to the hard limit: every 20 groups take a socket.

@@ -22,6 +22,12 @@ pub(crate) struct Args {
     /// What moves packets
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) dataplane: Plane,
+    /// Worker processes of the packet plane, 1 to 4 for each CPU [default: 1 for each CPU]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<u32>,
+    /// Be a worker on this CPU; its supervisor is standard input
+    #[arg(long, value_name = "CPU", hide = true)]
+    pub(crate) worker_on: Option<usize>,
     /// Check the configuration and exit; needs no privileges
     #[arg(long)]
     pub(crate) check: bool,
@@ -44,9 +50,9 @@ pub(crate) struct Args {
 pub(crate) enum Plane {
     /// The first that runs here.
     Auto,
-    /// In the kernel.
+    /// In the kernel (eBPF).
     Ebpf,
-    /// `AF_PACKET` rings.
+    /// In worker processes (AF_PACKET).
     Packet,
 }
 

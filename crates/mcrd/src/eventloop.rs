@@ -5,11 +5,15 @@
 //! signals ──┐
 //! netlink ──┤ Event        ┌─ poll_action ─▶ Join, Leave ─▶ memberships
 //! control ──┼──────▶ Relay ┤                 Apply ───────▶ data plane
-//! timer  ───┘   handle_*   └───────────────▶ Reply ───────▶ control
+//! timer  ───┤   handle_*   └───────────────▶ Reply ───────▶ control
+//! plane  ───┘
 //! ```
 //!
 //! Queues: `control` hands over at most [`COMMANDS`] commands; further clients wait in their own
 //! connection. Netlink notifications are read all at once and only wake the loop.
+
+mod start;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,14 +22,13 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
-use mcr_core::api::{Change, InterfaceStatus, RuleList, Stats, Status};
+use mcr_core::api::{Change, RuleList, Stats, Status};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
-use mcr_core::relay::{Guard, Now, Relay, Request, time};
-use mcr_core::rule::{Rule, RuleKey};
-use mcr_dataplane::DataPlane;
+use mcr_core::relay::{Guard, Now, Relay, Request};
+use mcr_core::rule::RuleKey;
 use mcr_dataplane::membership::JoinSockets;
-use mcr_dataplane::netlink::transmit_drops;
+use mcr_dataplane::{DataPlane, Progress};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -61,6 +64,8 @@ struct Daemon<P> {
     packet: PacketOptions,
     relay: Relay,
     plane: P,
+    /// Why this one, when it was not named.
+    why: Option<String>,
     memberships: JoinSockets,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
@@ -74,7 +79,7 @@ pub(crate) async fn run(
     args: &Args,
     signals: Signals,
     Socket { instance, listener }: Socket,
-    plane: impl DataPlane,
+    (plane, why): (impl DataPlane, Option<String>),
     config: Config,
 ) -> anyhow::Result<()> {
     let (commands, receiver) = mpsc::channel(COMMANDS);
@@ -87,16 +92,18 @@ pub(crate) async fn run(
         instance = instance.name,
         plane = description.plane,
         attach = description.attach,
+        why,
         socket = %instance.socket().display(),
         "mcrd starts"
     );
     let mut daemon = Daemon {
-        relay: Relay::new(config.limits, since_epoch.as_millis() as u64, false),
+        relay: Relay::new(config.limits, since_epoch.as_millis() as u64, description.tap),
         boot_id: format!("{:x}-{:x}", since_epoch.as_nanos(), process::id()),
         instance,
         config: args.config.clone(),
         packet: config.packet,
         plane,
+        why,
         memberships: JoinSockets::default(),
         replies: BTreeMap::new(),
         next_request: 0,
@@ -105,56 +112,28 @@ pub(crate) async fn run(
     };
     daemon.relay.handle_links(sources.links().await?, Instant::now());
     // Refused: what a crash has left goes on forwarding, and its rules are kept.
-    daemon.start(config.rules)?;
+    daemon.start(config.rules).await?;
     tokio::spawn(control::serve(listener, commands));
     tracing::info!("ready");
     // Only a signal is a clean stop. After an error forwarding goes on, for the next start to take
     // over with the rules.
     daemon.serve(&mut sources).await?;
-    daemon.stop();
+    daemon.stop().await;
     Ok(())
 }
 
 impl<P: DataPlane> Daemon<P> {
-    /// Installs the rules of the files, and those that an earlier process has kept.
-    fn start(&mut self, file: Vec<Rule>) -> Result<(), Refusal> {
-        let check = |spec: mcr_core::api::RuleSpec| match spec.check() {
-            Ok(rule) => Some(rule),
-            Err(refusal) => {
-                tracing::error!(%refusal, "kept rule dropped");
-                None
-            }
-        };
-        let mut runtime: Vec<Rule> =
-            self.instance.kept_rules().into_iter().filter_map(check).collect();
-        runtime.retain(|kept| {
-            let twin = file.iter().find(|rule| rule.key() == kept.key());
-            if twin.is_some_and(|rule| rule != kept) {
-                let rule = kept.key();
-                tracing::error!(%rule, "kept rule dropped: the configuration has another of the name");
-            }
-            twin.is_none()
-        });
-        let all = Request::Start { file: file.clone(), runtime: runtime.clone() };
-        if let Err(refusal) = self.change_now(all) {
-            // A file has since taken what a kept rule had: the file wins.
-            tracing::warn!(%refusal, "not all kept rules fit the configuration");
-            self.change_now(Request::Start { file, runtime: Vec::new() })?;
-            for rule in runtime {
-                let request = Request::Start { file: Vec::new(), runtime: vec![rule] };
-                if let Err(refusal) = self.change_now(request) {
-                    tracing::error!(%refusal, "kept rule dropped");
-                }
-            }
-        }
-        self.plane.settle();
-        Ok(())
-    }
-
     /// Until a signal; an error is the loss of something that the daemon cannot be without.
     async fn serve(&mut self, sources: &mut Sources) -> anyhow::Result<()> {
         loop {
-            match sources.next().await {
+            // The plane's own events first: workers end and answer a few times a second at most.
+            let event = tokio::select! {
+                biased;
+                applied = self.plane.next() => Event::Applied(applied),
+                event = sources.next() => event,
+            };
+            match event {
+                Event::Applied(result) => self.relay.handle_applied(result),
                 Event::Stop(signal) => {
                     tracing::info!(signal, "mcrd stops");
                     return Ok(());
@@ -232,15 +211,6 @@ impl<P: DataPlane> Daemon<P> {
         self.relay.handle_request(id, request, guard, Instant::now());
     }
 
-    /// A change of the daemon's own, carried out before anything else.
-    fn change_now(&mut self, request: Request) -> Result<Change, Refusal> {
-        let (sender, mut receiver) = oneshot::channel();
-        self.change(request, Guard::default(), Some(sender));
-        self.act();
-        let lost = || Refusal::new(Code::Internal, "the change was not answered", "");
-        receiver.try_recv().map_err(|_| lost())?
-    }
-
     /// Carries out everything that the relay asks for.
     fn act(&mut self) {
         while let Some(action) = self.relay.poll_action() {
@@ -254,8 +224,9 @@ impl<P: DataPlane> Daemon<P> {
                     groups.into_iter().for_each(|group| self.memberships.leave(group));
                 }
                 Action::Apply(change) => {
-                    let result = self.plane.apply(&change);
-                    self.relay.handle_applied(result);
+                    if let Progress::Done(result) = self.plane.apply(&change) {
+                        self.relay.handle_applied(result);
+                    }
                 }
                 Action::SaveRuntime => {
                     if let Err(error) =
@@ -313,47 +284,8 @@ impl<P: DataPlane> Daemon<P> {
         }
     }
 
-    fn stats(&self, only: Option<&RuleKey>) -> Result<Stats, Refusal> {
-        let rules = self.relay.stats(only, now(), &transmit_drops())?;
-        let boot_id = self.boot_id.clone();
-        Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
-    }
-
-    fn status(&self) -> Status {
-        let description = self.plane.describe();
-        let limits = self.relay.limits();
-        let interface = |(name, index, groups): (&mcr_core::flow::InterfaceName, _, _)| {
-            let mcr_core::link::IfIndex(number) = index;
-            InterfaceStatus {
-                name: name.to_string(),
-                index: number,
-                groups,
-                passed: self.relay.passed(index),
-            }
-        };
-        Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            instance: self.instance.name.clone(),
-            pid: process::id(),
-            since: time(self.started),
-            boot_id: self.boot_id.clone(),
-            plane: description.plane.into(),
-            attach: description.attach.into(),
-            why: None,
-            generation: self.relay.generation(),
-            states: self.relay.states(now()),
-            rules_in_no_file: self.relay.runtime_rules().count(),
-            rules_max: limits.rules,
-            outputs_max: limits.outputs,
-            membership_sockets: self.memberships.sockets(),
-            interfaces: self.relay.inputs().map(interface).collect(),
-            program: self.plane.cost(),
-            workers: Vec::new(),
-        }
-    }
-
-    fn stop(mut self) {
-        self.plane.stop();
+    async fn stop(mut self) {
+        self.plane.stop().await;
         self.instance.forget_rules();
     }
 }

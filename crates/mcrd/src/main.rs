@@ -10,23 +10,27 @@ mod eventloop;
 mod instance;
 mod logging;
 mod metrics;
+mod plane;
 mod sources;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mcr_core::refusal::{Code, Refusal};
-use mcr_dataplane::bpf::{self, BpfPlane};
+use mcr_dataplane::packet::worker;
 
-use args::{Args, Plane};
-use config::Config;
+use args::Args;
 use eventloop::Socket;
 use instance::Instance;
+use plane::{Choice, Opened};
 use sources::Signals;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(cpu) = args.worker_on {
+        return be_worker(cpu);
+    }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,40 +56,29 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let signals = Signals::catch()?;
-    probe_plane(args.dataplane)?;
+    let choice = Choice::make(args)?;
     let instance = Instance::acquire(&args.instance, args.socket.as_deref())?;
     let listener = instance.listen()?;
-    let plane = open_plane(args, &config).map_err(|refusal| name_plane(args.dataplane, refusal))?;
     mcr_dataplane::raise_open_files();
+    let opened = choice.open(args, &config)?;
     drop(entered);
     let socket = Socket { instance, listener };
-    runtime.block_on(eventloop::run(args, signals, socket, plane, config))
-}
-
-/// Whether the plane that was named, or any, can run here.
-fn probe_plane(plane: Plane) -> Result<(), Refusal> {
-    if plane == Plane::Packet {
-        return Err(Refusal::new(
-            Code::NotYet,
-            "the packet plane is not in this version",
-            "use --dataplane ebpf",
-        ));
+    match opened {
+        Opened::Ebpf(plane, why) => {
+            runtime.block_on(eventloop::run(args, signals, socket, (plane, why), config))
+        }
+        Opened::Packet(plane, why) => {
+            runtime.block_on(eventloop::run(args, signals, socket, (plane, why), config))
+        }
     }
-    bpf::probe().map_err(|refusal| name_plane(plane, refusal))
 }
 
-fn open_plane(args: &Args, config: &Config) -> Result<BpfPlane, Refusal> {
-    BpfPlane::open(&bpf::Options {
-        instance: args.instance.clone(),
-        attach: args.attach.into(),
-        limits: config.limits,
-        measure: args.measure,
-    })
-}
-
-fn name_plane(plane: Plane, refusal: Refusal) -> Refusal {
-    match plane {
-        Plane::Auto => refusal.about("no data plane can run here: ebpf"),
-        Plane::Ebpf | Plane::Packet => refusal.about("the ebpf plane cannot run"),
+/// What a supervisor has started.
+fn be_worker(cpu: usize) -> ExitCode {
+    let channel = std::io::stdin().as_fd().try_clone_to_owned();
+    match channel.and_then(|channel| worker::run(channel, cpu)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The supervisor has been told.
+        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mcr_core::link::Links;
+use mcr_dataplane::Applied;
 use mcr_dataplane::netlink::Netlink;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -26,6 +27,8 @@ pub(crate) enum Event {
     Links,
     NetlinkEnded,
     Command(Command),
+    /// A change that the plane was given has ended.
+    Applied(Applied),
     Tick,
 }
 

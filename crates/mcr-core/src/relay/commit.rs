@@ -14,7 +14,12 @@ use crate::rule::{Origin, RuleKey};
 use crate::table::{Difference, Entry};
 
 impl Relay {
-    pub(super) fn commit(&mut self, transaction: Transaction, change: PlaneChange) {
+    pub(super) fn commit(
+        &mut self,
+        transaction: Transaction,
+        change: PlaneChange,
+        warnings: Vec<String>,
+    ) {
         (self.own, self.inputs) = (change.own, change.inputs);
         self.zero_counters(&change.fresh_rules, &change.fresh_outputs);
         let befores = transaction.differences.iter().filter_map(|d| d.before.as_ref());
@@ -40,7 +45,8 @@ impl Relay {
             }
         }
         if let Some(id) = transaction.reply_to {
-            let change = self.describe(&transaction.differences, transaction.strict, false);
+            let mut change = self.describe(&transaction.differences, transaction.strict, false);
+            change.warnings.extend(warnings);
             self.actions.push_back(Action::Reply(id, Ok(change)));
         }
     }

@@ -289,7 +289,7 @@ impl Relay {
         }
         self.add_sets(&transaction, &mut change);
         if change.is_empty() && change.own == self.own && change.inputs == self.inputs {
-            self.commit(*transaction, change);
+            self.commit(*transaction, change, Vec::new());
         } else {
             self.actions.push_back(Action::Apply(change.clone()));
             self.phase = Phase::Applying(transaction, change);
@@ -313,10 +313,10 @@ impl Relay {
         &mut self,
         mut transaction: Box<Transaction>,
         change: PlaneChange,
-        result: Result<(), PlaneRefusal>,
+        result: Result<Vec<String>, PlaneRefusal>,
     ) {
         let PlaneRefusal { interface, refusal } = match result {
-            Ok(()) => return self.commit(*transaction, change),
+            Ok(warnings) => return self.commit(*transaction, change, warnings),
             Err(refused) => refused,
         };
         let again = match interface {

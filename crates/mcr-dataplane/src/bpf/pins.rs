@@ -32,6 +32,12 @@ impl Pins {
         Ok(Self { folder })
     }
 
+    /// The folder that an earlier process of the instance has left.
+    pub(super) fn left_by(instance: &str) -> Option<Self> {
+        let folder = Path::new(BPFFS).join("mcr").join(instance).join(LAYOUT);
+        folder.exists().then_some(Self { folder })
+    }
+
     /// Pins a map in the place of the one that an earlier process has pinned.
     pub(super) fn pin_map(&self, name: &str, map: &Map) -> Result<(), Refusal> {
         let path = self.folder.join(name);

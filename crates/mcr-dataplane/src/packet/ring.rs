@@ -185,7 +185,8 @@ impl Ring {
             return None;
         }
         let header: tpacket2_hdr = self.header(at);
-        let tag = (header.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(header.tp_vlan_tci);
+        let tag =
+            (header.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(header.tp_vlan_tci);
         let (mac, there) = (usize::from(header.tp_mac), header.tp_snaplen as usize);
         Some(Received {
             bytes: self.bytes(at + mac, there),

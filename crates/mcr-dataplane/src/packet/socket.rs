@@ -108,7 +108,7 @@ fn set_ring(socket: &Socket, layout: RingLayout) -> io::Result<()> {
 
 /// Makes a fanout group of sockets on one interface: each frame gets to one of them, chosen by
 /// [`filter::shard`], in the order of the sockets. What the host sends gets to none.
-pub(crate) fn share(sockets: &[Socket]) -> io::Result<()> {
+pub(crate) fn share<'s>(sockets: impl Iterator<Item = &'s Socket>) -> io::Result<()> {
     let flags = libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
     let argument = |id: c_uint, flags: c_uint| id | (PACKET_FANOUT_CBPF | flags) << 16;
     let mut group = None;
@@ -141,8 +141,9 @@ pub(crate) fn dropped(socket: &Socket) -> io::Result<u32> {
 
 /// The receive buffer that was granted, for frames larger than a slot.
 pub(crate) fn receive_buffer(socket: &Socket) -> io::Result<u64> {
-    // The kernel shows twice what can be used (socket(7)).
-    Ok(get::<c_int>(socket, libc::SOL_SOCKET, libc::SO_RCVBUF)?.unsigned_abs().into())
+    let shown: c_int = get(socket, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
+    // The kernel shows twice what was asked for, since its own overhead counts too (socket(7)).
+    Ok(u64::from(shown.unsigned_abs()) / 2)
 }
 
 /// A socket that sends frames, each behind a `struct virtio_net_hdr`, by one interface, and its
@@ -209,8 +210,9 @@ fn get<T: Copy + Default>(socket: &impl AsFd, level: c_int, name: c_int) -> io::
     let mut length = size_of::<T>() as libc::socklen_t;
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel writes at most `length` bytes to `value`, which is that large.
-    let result =
-        unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    let result = unsafe {
+        libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length)
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

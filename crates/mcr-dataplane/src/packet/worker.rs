@@ -59,11 +59,7 @@ pub(crate) fn serve(channel: OwnedFd) -> io::Result<()> {
         poll,
         synced: false,
         inputs: Vec::new(),
-        relay: Relay {
-            counters,
-            table: ForwardTable::default(),
-            queues: HashMap::default(),
-        },
+        relay: Relay { counters, table: ForwardTable::default(), queues: HashMap::default() },
         copy: vec![0; COPY].into(),
     };
     let mut round = 0_u32;
@@ -82,10 +78,7 @@ pub(crate) fn serve(channel: OwnedFd) -> io::Result<()> {
     }
 }
 
-fn wait_for_setup(
-    poll: &OwnedFd,
-    channel: BorrowedFd<'_>,
-) -> io::Result<Option<CounterMemory>> {
+fn wait_for_setup(poll: &OwnedFd, channel: BorrowedFd<'_>) -> io::Result<Option<CounterMemory>> {
     loop {
         match channel::receive(channel) {
             Ok(None) => return Ok(None),
@@ -200,7 +193,11 @@ impl Worker {
                 ToWorker::Table { change, outputs } => {
                     self.change(channel::read_change(descriptor()?)?, &outputs)?;
                     let first = !std::mem::replace(&mut self.synced, true);
-                    self.say(if first { FromWorker::Synced } else { FromWorker::Answered(change) })?;
+                    self.say(if first {
+                        FromWorker::Synced
+                    } else {
+                        FromWorker::Answered(change)
+                    })?;
                 }
                 ToWorker::Ping(number) => self.say(FromWorker::Answered(number))?,
             }

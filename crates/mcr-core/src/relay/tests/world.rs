@@ -177,7 +177,7 @@ impl World {
                 }
                 Action::Apply(change) => {
                     let result = self.apply(change);
-                    self.relay.handle_applied(result);
+                    self.relay.handle_applied(result.map(|()| Vec::new()));
                 }
                 Action::Leave(groups) => groups.iter().for_each(|group| {
                     assert!(self.joined.remove(group), "left {group:?}, which is not joined");

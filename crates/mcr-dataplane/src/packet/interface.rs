@@ -1,0 +1,214 @@
+//! The supervisor's side of an interface: a ring for each worker where packets come in, a socket
+//! for each worker where they go out. The supervisor keeps them all, so they survive a worker, with
+//! what the rings hold.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use mcr_core::api::{RingStatus, SendBuffer};
+use mcr_core::flow::InterfaceName;
+use mcr_core::link::IfIndex;
+use mcr_core::packet::{InterfaceOptions, PacketOptions};
+use mcr_core::refusal::{Code, Refusal};
+use socket2::Socket;
+
+use super::channel::{self, ToWorker};
+use super::shared::Place;
+use super::socket::{self, RingLayout};
+use super::{Channel, filter};
+use crate::{netlink, sys};
+
+/// Asked for each sending socket: more than the queue of an interface holds (fq_codel: 32 MiB for
+/// all senders), so that the queue decides what is dropped, and says so.
+const SEND_BUFFER: u64 = 32 << 20;
+
+/// An interface that packets come in by.
+pub(super) struct Input {
+    index: IfIndex,
+    name: String,
+    options: InterfaceOptions,
+    layout: RingLayout,
+    rings: Vec<InputRing>,
+}
+
+/// One worker's.
+struct InputRing {
+    socket: Socket,
+    place: Place,
+    /// Packets that found no room, as far as they have been asked for.
+    dropped: u64,
+}
+
+impl Input {
+    /// Opens a ring for each worker. Their filters drop everything until [`Input::admit`].
+    pub(super) fn open(
+        index: IfIndex,
+        options: &PacketOptions,
+        workers: u32,
+    ) -> Result<Self, Refusal> {
+        let name = netlink::name_of(index)?;
+        let parsed: InterfaceName = name.parse()?;
+        let (interface, mib) = (options.interface(&parsed), options.ring_mib(&parsed));
+        let about = |refusal: Refusal| refusal.about(format_args!("interface {name}"));
+        let mtu = sys::mtu(&name).map_err(|error| about(unusable("its MTU", &error)))?;
+        let layout = RingLayout::new(interface.receive, mtu, mib);
+        let too_large = |why: String| {
+            let message = format!("receive rings of {workers} × {mib} MiB cannot be had: {why}");
+            let hint = format!(
+                "lower ring_mib under [packet] or [interface.{name}] in the configuration, or start \
+                 mcrd with fewer --workers"
+            );
+            about(Refusal::new(Code::Plane, message, hint))
+        };
+        let wanted = layout.bytes() * u64::from(workers);
+        // The kernel would try, and take the memory of others.
+        if let Some(available) = available_memory().filter(|available| wanted > available / 2) {
+            let why =
+                format!("{} MiB of memory are available, and half of it stays", available >> 20);
+            return Err(too_large(why));
+        }
+        let mut rings = Vec::new();
+        for _ in 0..workers {
+            let socket = socket::receiver(index, layout).map_err(|error| {
+                let memory = error.raw_os_error() == Some(libc::ENOMEM);
+                if memory {
+                    too_large(error.to_string())
+                } else {
+                    about(unusable("a ring", &error))
+                }
+            })?;
+            let place = Place::new().map_err(|error| about(unusable("shared memory", &error)))?;
+            rings.push(InputRing { socket, place, dropped: 0 });
+        }
+        socket::share(rings.iter().map(|ring| &ring.socket))
+            .map_err(|error| about(unusable("a fanout group", &error)))?;
+        tracing::info!(
+            interface = name,
+            receive = interface.receive.name(),
+            slots = layout.slots,
+            slot_bytes = layout.slot_bytes,
+            workers,
+            "receiving"
+        );
+        Ok(Self { index, name, options: interface, layout, rings })
+    }
+
+    /// Lets in what is for these groups, and nothing else.
+    pub(super) fn admit(&self, groups: &BTreeSet<Ipv4Addr>) -> Result<(), Refusal> {
+        let groups: Vec<Ipv4Addr> = groups.iter().copied().collect();
+        let program = filter::groups(&groups);
+        for ring in &self.rings {
+            socket::set_filter(&ring.socket, &program).map_err(|error| {
+                unusable("a filter", &error).about(format_args!("interface {}", self.name))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Hands a worker its ring.
+    pub(super) fn hand(&self, worker: usize, channel: &Channel) -> io::Result<()> {
+        let InputRing { socket, place, .. } = &self.rings[worker];
+        let message = ToWorker::Input { interface: self.index, layout: self.layout };
+        channel::send(channel.as_fd(), &message, &[socket.as_fd(), place.descriptor()])
+    }
+
+    /// Asks the kernel what it had no room for.
+    pub(super) fn read_drops(&mut self) {
+        for ring in &mut self.rings {
+            match socket::dropped(&ring.socket) {
+                Ok(dropped) => ring.dropped += u64::from(dropped),
+                Err(error) => tracing::debug!(interface = self.name, %error, "ring not asked"),
+            }
+        }
+    }
+
+    /// Adds what no rule took to `sum`.
+    pub(super) fn sum_passed(&self, sum: &mut [u64; mcr_core::verdict::Pass::COUNTED.len()]) {
+        self.rings.iter().for_each(|ring| ring.place.sum_passed(sum));
+    }
+
+    pub(super) fn status(&self, worker: usize) -> RingStatus {
+        let ring = &self.rings[worker];
+        RingStatus {
+            interface: self.name.clone(),
+            receive: self.options.receive.name().into(),
+            slots: self.layout.slots,
+            slot_bytes: self.layout.slot_bytes,
+            bytes: self.layout.bytes(),
+            copy_buffer: socket::receive_buffer(&ring.socket).unwrap_or_default(),
+            dropped: ring.dropped + ring.place.cut(),
+        }
+    }
+}
+
+/// An interface that packets go out by.
+pub(super) struct Output {
+    index: IfIndex,
+    name: String,
+    bypass: bool,
+    /// One for each worker, with its buffer.
+    sockets: Vec<OutputSocket>,
+}
+
+struct OutputSocket {
+    socket: Socket,
+    granted: u64,
+    bypass: Option<Socket>,
+}
+
+impl Output {
+    pub(super) fn open(
+        index: IfIndex,
+        options: &PacketOptions,
+        workers: u32,
+    ) -> Result<Self, Refusal> {
+        let name = netlink::name_of(index)?;
+        let bypass = options.interface(&name.parse()?).qdisc_bypass;
+        let open = || -> io::Result<OutputSocket> {
+            let (socket, granted) = socket::sender(index, SEND_BUFFER, false)?;
+            let bypass = bypass.then(|| socket::sender(index, SEND_BUFFER, true)).transpose()?;
+            Ok(OutputSocket { socket, granted, bypass: bypass.map(|(socket, _)| socket) })
+        };
+        let sockets = (0..workers).map(|_| open()).collect::<io::Result<_>>().map_err(|error| {
+            unusable("a socket to send by", &error).about(format_args!("interface {name}"))
+        })?;
+        Ok(Self { index, name, bypass, sockets })
+    }
+
+    /// Hands a worker its socket.
+    pub(super) fn hand(&self, worker: usize, channel: &Channel) -> io::Result<()> {
+        let OutputSocket { socket, bypass, .. } = &self.sockets[worker];
+        let descriptors: Vec<_> =
+            [Some(socket), bypass.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+        let message = ToWorker::Output { interface: self.index };
+        channel::send(channel.as_fd(), &message, &descriptors)
+    }
+
+    pub(super) fn status(&self, worker: usize) -> SendBuffer {
+        SendBuffer {
+            interface: self.name.clone(),
+            asked: SEND_BUFFER,
+            granted: self.sockets[worker].granted,
+            qdisc_bypass: self.bypass,
+        }
+    }
+}
+
+/// `MemAvailable` of /proc/meminfo in bytes.
+fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+fn unusable(what: &str, error: &io::Error) -> Refusal {
+    Refusal::new(
+        Code::Plane,
+        format!("the kernel refused {what}: {error}"),
+        "is the interface still there, does mcrd have CAP_NET_RAW, and is `ulimit -n` high enough?",
+    )
+}
