@@ -20,6 +20,36 @@ use serde_json::Value;
 /// No test waits longer for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What moves packets in a test: one column of the table of behaviours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plane {
+    /// eBPF at the TCX hook.
+    Tcx,
+    /// eBPF at a clsact qdisc.
+    Clsact,
+    /// `AF_PACKET` rings, by two workers.
+    Packet,
+}
+
+impl Plane {
+    /// What tells `mcrd` to take it.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Tcx => &["--dataplane", "ebpf", "--attach", "tcx"],
+            Self::Clsact => &["--dataplane", "ebpf", "--attach", "clsact"],
+            Self::Packet => &["--dataplane", "packet", "--workers", "2"],
+        }
+    }
+
+    /// What `mcrctl status` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcx | Self::Clsact => "ebpf",
+            Self::Packet => "packet",
+        }
+    }
+}
+
 /// Whether namespace tests can run; says so when not, and fails instead in CI.
 pub(crate) fn can_run() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -43,17 +73,18 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Three namespaces and a folder.
 pub(crate) struct Lab {
+    pub(crate) plane: Plane,
     pub(crate) name: String,
     pub(crate) folder: tempfile::TempDir,
 }
 
 impl Lab {
     /// Makes the chain.
-    pub(crate) fn chain() -> Self {
+    pub(crate) fn chain(plane: Plane) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcrt-{}-{number}", std::process::id());
-        let lab = Self { name, folder: tempfile::tempdir().unwrap() };
+        let lab = Self { plane, name, folder: tempfile::tempdir().unwrap() };
         for role in ["gen", "relay", "sink"] {
             run(Command::new("ip").args(["netns", "add", &lab.namespace(role)]));
             lab.ip(role, "link set lo up");
@@ -103,6 +134,18 @@ impl Lab {
         command
     }
 
+    /// `AF_PACKET` sockets in a namespace.
+    pub(crate) fn packet_sockets(&self, role: &str) -> usize {
+        let output = run(self.command(role, "cat").arg("/proc/net/packet"));
+        // The first line is the head of the table.
+        String::from_utf8_lossy(&output.stdout).lines().skip(1).count()
+    }
+
+    /// Waits until somebody captures.
+    pub(crate) fn wait_for_packet_socket(&self, role: &str) {
+        wait_for("a capture", || self.packet_sockets(role) > 0);
+    }
+
     /// A file with this text.
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
@@ -111,20 +154,29 @@ impl Lab {
         path
     }
 
-    /// A daemon in the relay's namespace that answers.
+    /// `mcrd` for the relay's namespace, with the instance and these arguments alone.
+    pub(crate) fn mcrd(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command("relay", env!("CARGO_BIN_EXE_mcrd"));
+        command.args(["--instance", &self.name]).args(arguments);
+        command
+    }
+
+    /// A daemon with the plane of the lab that answers.
     pub(crate) fn daemon(&self, arguments: &[&str]) -> Daemon {
-        let daemon = self.start_daemon(arguments);
+        self.daemon_as(&[self.plane.arguments(), arguments].concat())
+    }
+
+    /// A daemon with these arguments alone that answers.
+    pub(crate) fn daemon_as(&self, arguments: &[&str]) -> Daemon {
+        let log = self.folder.path().join("mcrd.log");
+        let daemon = Daemon::start(self.mcrd(arguments), &self.name, log);
         wait_for(&format!("the daemon\n{}", daemon.log()), || daemon.ctl(&["status"]).is_ok());
         daemon
     }
 
-    /// A daemon that may not come up.
+    /// A daemon with the plane of the lab that may not come up.
     pub(crate) fn start_daemon(&self, arguments: &[&str]) -> Daemon {
-        let mut command = self.command("relay", env!("CARGO_BIN_EXE_mcrd"));
-        command.args(["--instance", &self.name]).args(arguments);
-        if let Ok(attach) = std::env::var("MCR_TEST_ATTACH") {
-            command.args(["--attach", &attach]);
-        }
+        let command = self.mcrd(&[self.plane.arguments(), arguments].concat());
         Daemon::start(command, &self.name, self.folder.path().join("mcrd.log"))
     }
 
@@ -244,6 +296,17 @@ impl Daemon {
         self.json(&["stats", name, "--json"])["rules"][0].clone()
     }
 
+    /// The counters of a rule that has received this many packets: a worker may count a moment
+    /// after its packets are seen elsewhere.
+    pub(crate) fn settled(&self, name: &str, packets: u64) -> Value {
+        let mut stats = Value::Null;
+        wait_for(&format!("{packets} packets of {name}"), || {
+            stats = self.stats(name);
+            stats["received"]["packets"].as_u64().unwrap() >= packets
+        });
+        stats
+    }
+
     pub(crate) fn list(&self) -> Value {
         self.json(&["list", "--json"])["rules"].clone()
     }
@@ -337,7 +400,7 @@ impl Drop for Background {
     }
 }
 
-fn end(pid: Option<u32>, signal: Signal) {
+pub(crate) fn end(pid: Option<u32>, signal: Signal) {
     let pid = pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
     // It may have ended by itself.
     let _ = pid.map(|pid| kill_process(pid, signal));
