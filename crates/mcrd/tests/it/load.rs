@@ -45,7 +45,7 @@ pub(crate) fn a_zero_checksum_stays_zero(plane: Plane) {
     change(&daemon, &json!([{"add": rule(1)}]));
     // Ends by itself when it has all.
     let mut tcpdump = lab.command("sink", "timeout");
-    tcpdump.args(["30", "tcpdump", "-i", "veth3", "-n", "-v", "--immediate-mode", "-c", "50"]);
+    tcpdump.args(["30", "tcpdump", "-i", "veth3", "-n", "-vv", "--immediate-mode", "-c", "50"]);
     tcpdump.args(["udp", "port", "6001"]);
     let child = tcpdump.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut tcpdump = Background(Some(child));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::lab::{Daemon, Lab, Plane, can_run, run, wait_for};
 
-const RULE: &str = "[[rule]]\nname = \"a\"\ninput = \"239.1.1.1:5001@veth1\"\noutputs = \
+pub(crate) const RULE: &str = "[[rule]]\nname = \"a\"\ninput = \"239.1.1.1:5001@veth1\"\noutputs = \
                     [\"239.10.1.1:6001@veth2\"]\n";
 const RECEIVED: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const SENT: &str = "--group 239.1.1.1 --port 5001 --size 100";

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::control::{change, get};
 use crate::lab::{Daemon, Lab, Plane, end, wait_for};
 use crate::load::rule;
-use crate::start::{refused, traced, without_bpf};
+use crate::start::{RULE, nothing_is_left, nothing_is_relayed, refused, traced, without_bpf};
 
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const GEN: &str = "--group 239.1.1.1 --port 5001";
@@ -40,11 +40,6 @@ fn all_run(daemon: &Daemon) {
 /// Whether a process has ended, be it that nobody has asked for its exit code yet.
 fn has_ended(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| line.is_empty())
-}
-
-/// A process of the daemon, stopped or ended.
-fn signal(pid: u32, signal: Signal) {
-    end(Some(pid), signal);
 }
 
 fn add_streams(daemon: &Daemon, streams: usize) {
@@ -85,7 +80,7 @@ pub(crate) fn killing_a_worker_loses_nothing(plane: Plane) {
         let sender = scope.spawn(move || lab.send(&load));
         daemon.settled("s1", 666);
         let begin = Instant::now();
-        signal(killed, Signal::KILL);
+        end(Some(killed), Signal::KILL);
         let runs = |worker: &Value| {
             worker["state"] == "running" && pid(worker).is_some_and(|pid| pid != killed)
         };
@@ -107,7 +102,7 @@ pub(crate) fn a_stopped_worker_is_restarted_and_the_request_ends(plane: Plane) {
     let daemon = lab.daemon(&[]);
     add_streams(&daemon, 1);
     let stopped = pids(&daemon)[0];
-    signal(stopped, Signal::STOP);
+    end(Some(stopped), Signal::STOP);
     let begin = Instant::now();
     let add = ["add", "239.1.1.2:5002@veth1", "239.10.1.2:6002@veth2", "--name", "s2", "--json"];
     let reply = daemon.json(&add);
@@ -138,7 +133,7 @@ pub(crate) fn the_control_socket_answers_while_workers_crash_in_a_loop(plane: Pl
             let mut killed = 0;
             while crashing.load(Ordering::Relaxed) {
                 for pid in workers(&daemon).iter().filter_map(pid) {
-                    signal(pid, Signal::KILL);
+                    end(Some(pid), Signal::KILL);
                     killed += 1;
                 }
             }
@@ -163,22 +158,24 @@ pub(crate) fn the_control_socket_answers_while_workers_crash_in_a_loop(plane: Pl
     streams_are_whole(&lab, 10);
 }
 
-/// Unlike programs in the kernel, workers do not outlive their daemon; the next starts afresh.
+/// Unlike programs in the kernel, workers do not outlive their daemon.
 pub(crate) fn killing_the_supervisor_leaves_nothing(plane: Plane) {
     let (lab, _traces) = traced(plane);
-    let mut daemon = lab.daemon(&[]);
-    add_streams(&daemon, 1);
+    let config = lab.file("mcr.toml", RULE);
+    let arguments = ["--config", config.to_str().unwrap()];
+    let mut daemon = lab.daemon(&arguments);
+    streams_are_whole(&lab, 1);
     let workers = pids(&daemon);
     assert!(lab.packet_sockets("relay") > 0);
     daemon.signal(Signal::KILL);
     assert!(!daemon.wait().success());
     wait_for("end of all workers", || workers.iter().copied().all(has_ended));
     wait_for("end of all rings", || lab.packet_sockets("relay") == 0);
-    crate::start::nothing_is_relayed(&lab);
-    let mut daemon = lab.daemon(&[]);
+    nothing_is_relayed(&lab);
+    let mut daemon = lab.daemon(&arguments);
     streams_are_whole(&lab, 1);
     daemon.stop();
-    crate::start::nothing_is_left(&lab.name);
+    nothing_is_left(&lab.name);
     assert_eq!(lab.packet_sockets("relay"), 0);
 }
 
