@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lab::{Background, Daemon, Lab, Plane, Receiver, sibling, wait_for};
+use crate::lab::{Daemon, Lab, Plane, sibling, wait_for};
+use crate::traffic::{Background, Receiver};
 
 /// A rule of a file: group and port k in, group and port k out.
 fn rule(name: &str, k: u32) -> String {

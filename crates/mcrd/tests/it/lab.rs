@@ -8,7 +8,7 @@
 //! id and removed when the lab is dropped, also by a panic.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::traffic::{Background, Receiver};
 
 /// No test waits longer for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -187,18 +189,7 @@ impl Lab {
         let path = self.folder.path().join(format!("receiver-{number}.json"));
         let mut command = self.command(role, sibling("mcrgen"));
         command.args(["recv", "--json"]).args(arguments.split_whitespace());
-        command.stdout(File::create(&path).unwrap()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        loop {
-            match lines.next() {
-                Some(Ok(line)) if line.starts_with("ready") => break,
-                Some(Ok(line)) => said.push(line),
-                Some(Err(_)) | None => panic!("receiver {arguments}: {said:?}"),
-            }
-        }
-        Receiver { child, path, _lines: Box::new(lines) }
+        Receiver::start(command, path)
     }
 
     /// Sends from a namespace; returns the sender's report.
@@ -346,57 +337,6 @@ impl Drop for Daemon {
         }
         self.signal(Signal::TERM);
         let _ = self.child.wait();
-    }
-}
-
-/// A running `mcrgen recv`.
-pub(crate) struct Receiver {
-    child: Child,
-    path: PathBuf,
-    _lines: Box<dyn Iterator<Item = io::Result<String>>>,
-}
-
-impl Receiver {
-    /// Its report, once it has ended by itself.
-    pub(crate) fn report(mut self) -> Value {
-        wait_for("end of the receiver", || self.child.try_wait().unwrap().is_some());
-        serde_json::from_str(&fs::read_to_string(&self.path).unwrap()).unwrap()
-    }
-
-    /// Ends it first.
-    pub(crate) fn stop(self) -> Value {
-        end(Some(self.child.id()), Signal::INT);
-        self.report()
-    }
-
-    /// The report, which must have everything: `expected` packets, none lost, doubled or strange.
-    pub(crate) fn lossless(self, expected: u64) {
-        let report = self.report();
-        assert_eq!(report["received"], expected, "{report}");
-        for fault in ["lost", "duplicated", "reordered", "corrupt", "foreign"] {
-            assert_eq!(report[fault], 0, "{fault}: {report}");
-        }
-    }
-}
-
-/// A process that is ended when dropped.
-pub(crate) struct Background(pub(crate) Option<Child>);
-
-impl Background {
-    /// Ends it by SIGINT; its standard output.
-    pub(crate) fn stop(mut self) -> Output {
-        let child = self.0.take().unwrap();
-        end(Some(child.id()), Signal::INT);
-        child.wait_with_output().unwrap()
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            end(Some(child.id()), Signal::KILL);
-            let _ = child.wait();
-        }
     }
 }
 

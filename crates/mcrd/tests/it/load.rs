@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::control::change;
 use crate::forwarding::sums;
-use crate::lab::{Background, Lab, Plane};
+use crate::lab::{Lab, Plane};
+use crate::traffic::Background;
 
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const GEN: &str = "--group 239.1.1.1 --port 5001";

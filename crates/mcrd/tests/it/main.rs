@@ -14,4 +14,5 @@ mod promises;
 mod refusals;
 mod start;
 mod table;
+mod traffic;
 mod workers;

@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::lab::{Background, Daemon, Lab, Plane, run, wait_for};
+use crate::lab::{Daemon, Lab, Plane, run, wait_for};
+use crate::traffic::Background;
 
 const GEN: &str = "--group 239.1.1.1 --port 5001";
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::lab::{Background, Daemon, Lab, Plane, Receiver, run};
+use crate::lab::{Daemon, Lab, Plane, run};
+use crate::traffic::{Background, Receiver};
 
 /// Method, page and body; status, code and fragments of the reply.
 type Asked<'a> = (&'a str, &'a str, &'a str, u16, &'a str, &'a [&'a str]);
