@@ -16,8 +16,6 @@ demo: build
 test:
 	scripts/setup.sh test
 	cargo test --workspace --locked
-	MCR_TEST_ATTACH=clsact cargo test --workspace --locked --test it -- \
-		changes:: daemon:: forwarding:: promises:: refusals:: start::
 
 lint:
 	scripts/setup.sh build

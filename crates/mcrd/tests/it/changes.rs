@@ -1,37 +1,12 @@
 //! Rules that change while packets move.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::lab::{Daemon, Lab, can_run};
-
-/// `PATCH /v1/rules`, without the cost of a process: the status and the reply.
-fn patch(socket: &Path, steps: &Value) -> (u16, Value) {
-    let body = steps.to_string();
-    let mut stream = UnixStream::connect(socket).unwrap();
-    let length = body.len();
-    write!(
-        stream,
-        "PATCH /v1/rules HTTP/1.1\r\nhost: mcrd\r\nconnection: close\r\ncontent-length: \
-         {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap())
-}
-
-fn change(daemon: &Daemon, steps: &Value) {
-    let (status, reply) = patch(&daemon.socket(), steps);
-    assert_eq!(status, 200, "{reply}\n{}", daemon.log());
-}
+use crate::control::change;
+use crate::lab::{Lab, Plane};
 
 /// A rule for stream `k` that always sends to 239.10.1.k, and to `more` other groups.
 fn rule(k: usize, more: usize) -> Value {
@@ -56,12 +31,8 @@ fn idle(n: usize) -> Value {
 
 /// Streams 1 to 10 are replaced all the time and lose nothing; 11 to 20 come and go; nothing ever
 /// gets to an output of another rule.
-#[test]
-fn rules_replaced_for_ten_seconds_under_load_miss_nothing_and_mix_nothing() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn rules_replaced_for_ten_seconds_under_load_miss_nothing_and_mix_nothing(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     let add = |k| json!({"add": rule(k, 0)});
     change(&daemon, &(1..=20).map(add).collect());
@@ -110,7 +81,7 @@ fn rules_replaced_for_ten_seconds_under_load_miss_nothing_and_mix_nothing() {
     }
     assert!(flapping["received"].as_u64().unwrap() > 0, "{flapping}");
     for k in 1..=10 {
-        let stats = daemon.stats(&format!("s{k}"));
+        let stats = daemon.settled(&format!("s{k}"), count);
         assert_eq!(stats["outputs"][0]["forwarded"]["packets"], count, "{stats}");
         assert_eq!(stats["matched"]["packets"], count, "{stats}");
     }
@@ -118,12 +89,8 @@ fn rules_replaced_for_ten_seconds_under_load_miss_nothing_and_mix_nothing() {
 
 /// Add, remove, replace, output add and output remove by the client, and nothing is lost on the
 /// streams and outputs that they do not name.
-#[test]
-fn the_other_streams_and_outputs_notice_nothing() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn the_other_streams_and_outputs_notice_nothing(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     change(&daemon, &json!([{"add": rule(1, 0)}, {"add": rule(2, 0)}, {"add": rule(3, 0)}]));
     let count = 1500;
@@ -148,25 +115,22 @@ fn the_other_streams_and_outputs_notice_nothing() {
     });
     receiver.lossless(3 * count);
     for k in 1..=3 {
-        let stats = daemon.stats(&format!("s{k}"));
+        let stats = daemon.settled(&format!("s{k}"), count);
         assert_eq!(stats["outputs"][0]["forwarded"]["packets"], count, "{stats}");
     }
 }
 
 /// An output that comes late counts from then on, and the sums hold for each.
-#[test]
-fn a_new_output_counts_since_it_exists() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_new_output_counts_since_it_exists(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     change(&daemon, &json!([{"add": rule(1, 0)}]));
     let send = || lab.send("--group 239.1.1.1 --port 5001 --rate 1000 --count 200 --size 50");
     send();
+    daemon.settled("s1", 200);
     daemon.ok(&["output", "add", "s1", "239.20.0.1:6001@veth2"]);
     send();
-    let stats = daemon.stats("s1");
+    let stats = daemon.settled("s1", 400);
     assert_eq!(stats["matched"]["packets"], 400, "{stats}");
     assert_eq!(stats["outputs"][0]["offered"]["packets"], 400, "{stats}");
     assert_eq!(stats["outputs"][1]["offered"]["packets"], 200, "{stats}");
@@ -174,12 +138,8 @@ fn a_new_output_counts_since_it_exists() {
 }
 
 /// The reply comes after the change: the first packet behind it goes the new way.
-#[test]
-fn the_reply_comes_after_the_data_plane_has_the_change() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn the_reply_comes_after_the_data_plane_has_the_change(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     for round in 1..=10 {
         let flow = "--interface veth3 --group 239.10.1.1 --port 6001";

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lab::{Background, Daemon, Lab, Receiver, can_run, sibling, wait_for};
+use crate::lab::{Daemon, Lab, Plane, sibling, wait_for};
+use crate::traffic::{Background, Receiver};
 
 /// A rule of a file: group and port k in, group and port k out.
 fn rule(name: &str, k: u32) -> String {
@@ -58,12 +59,8 @@ fn generation(daemon: &Daemon) -> u64 {
     daemon.json(&["status", "--json"])["generation"].as_u64().unwrap()
 }
 
-#[test]
-fn a_broken_link_keeps_its_own_rule_down() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_broken_link_keeps_its_own_rule_down(plane: Plane) {
+    let lab = Lab::chain(plane);
     let broken = rule("broken", 1).replace("veth1", "veth8");
     let config = lab.file("mcr.toml", &format!("{}{broken}", rule("good", 1)));
     let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
@@ -80,12 +77,8 @@ fn a_broken_link_keeps_its_own_rule_down() {
     receiver.lossless(200);
 }
 
-#[test]
-fn a_reload_reconciles_the_files_and_nothing_else() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_reload_reconciles_the_files_and_nothing_else(plane: Plane) {
+    let lab = Lab::chain(plane);
     let config = lab.file("mcr.toml", &format!("{}{}", rule("live", 1), rule("goes", 2)));
     lab.file("mcr.d/10.toml", &rule("ten", 10));
     lab.file("mcr.d/20.toml.off", &rule("off", 20));
@@ -124,17 +117,13 @@ fn a_reload_reconciles_the_files_and_nothing_else() {
     assert_eq!(daemon.state("down").0, "waiting");
 
     let packets = stream.lossless();
-    let stats = daemon.stats("live");
+    let stats = daemon.settled("live", packets);
     assert_eq!((&stats["since"], &stats["matched"]["packets"]), (&since, &packets.into()));
     daemon.stop();
 }
 
-#[test]
-fn a_reload_of_a_broken_file_is_refused_whole() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_reload_of_a_broken_file_is_refused_whole(plane: Plane) {
+    let lab = Lab::chain(plane);
     let config = lab.file("mcr.toml", &rule("live", 1));
     let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
     let stream = Stream::start(&lab, &daemon, "live");
@@ -163,12 +152,10 @@ fn a_reload_of_a_broken_file_is_refused_whole() {
     stream.lossless();
 }
 
-#[test]
-fn rules_of_the_files_that_do_not_fit_together_are_refused_with_their_place() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn rules_of_the_files_that_do_not_fit_together_are_refused_with_their_place(
+    plane: Plane,
+) {
+    let lab = Lab::chain(plane);
     let config = lab.file("mcr.toml", &rule("live", 1));
     let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
     for (name, text, place) in [
@@ -184,12 +171,10 @@ fn rules_of_the_files_that_do_not_fit_together_are_refused_with_their_place() {
     }
 }
 
-#[test]
-fn settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of_their_change() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of_their_change(
+    plane: Plane,
+) {
+    let lab = Lab::chain(plane);
     let packet = "[packet]\nring_mib = 8\n";
     let config = lab.file("mcr.toml", &format!("{packet}{}", rule("live", 1)));
     let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
@@ -214,12 +199,8 @@ fn settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of_their_chan
     }
 }
 
-#[test]
-fn a_reload_without_a_configuration_is_refused() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_reload_without_a_configuration_is_refused(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.9:5009@veth1", "239.10.1.9:6009@veth2", "--name", "mine"]);
     let said = daemon.refused(&["reload"]);
@@ -229,12 +210,8 @@ fn a_reload_without_a_configuration_is_refused() {
     assert_eq!(names(&daemon), ["mine runtime"]);
 }
 
-#[test]
-fn both_signals_stop_it_cleanly() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn both_signals_stop_it_cleanly(plane: Plane) {
+    let lab = Lab::chain(plane);
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
         let mut daemon = lab.daemon(&[]);
         daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2"]);
@@ -252,13 +229,9 @@ fn both_signals_stop_it_cleanly() {
     assert_eq!(names(&lab.daemon(&[])), Vec::<String>::new());
 }
 
-#[test]
-fn logs_are_lines_of_text_or_of_json_and_none_is_of_a_packet() {
-    if !can_run() {
-        return;
-    }
+pub(crate) fn logs_are_lines_of_text_or_of_json_and_none_is_of_a_packet(plane: Plane) {
     for format in ["text", "json"] {
-        let lab = Lab::chain();
+        let lab = Lab::chain(plane);
         let mut daemon = lab.daemon(&["--log-format", format, "--log-level", "debug"]);
         daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
         daemon.refused(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "b"]);
@@ -287,12 +260,8 @@ fn logs_are_lines_of_text_or_of_json_and_none_is_of_a_packet() {
     }
 }
 
-#[test]
-fn what_is_saved_can_be_applied_and_changes_nothing() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn what_is_saved_can_be_applied_and_changes_nothing(plane: Plane) {
+    let lab = Lab::chain(plane);
     let config = lab.file("mcr.toml", &format!("[defaults]\nttl = 16\n{}", rule("live", 1)));
     let mut daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
     let unsaved = |daemon: &Daemon| daemon.json(&["status", "--json"])["rules_in_no_file"].clone();
@@ -325,12 +294,8 @@ fn what_is_saved_can_be_applied_and_changes_nothing() {
     assert_eq!(unsaved(&next), 0);
 }
 
-#[test]
-fn a_rule_keeps_its_counters_while_it_is_disabled() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_rule_keeps_its_counters_while_it_is_disabled(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
     let send = |count: u64, expect: u64| {
@@ -339,29 +304,26 @@ fn a_rule_keeps_its_counters_while_it_is_disabled() {
         lab.send(&format!("--group 239.1.1.1 --port 5001 --rate 1000 --count {count} --size 100"));
         assert_eq!(receiver.report()["received"], expect);
     };
-    let counted = || {
-        let stats = daemon.stats("a");
+    let counted = |packets: u64| {
+        let stats = daemon.settled("a", packets);
         let packets = |value: &Value| value["packets"].as_u64().unwrap();
         (packets(&stats["matched"]), packets(&stats["outputs"][0]["forwarded"]))
     };
     send(300, 300);
+    daemon.settled("a", 300);
     daemon.ok(&["disable", "a"]);
     assert_eq!(daemon.state("a").0, "disabled");
     let since = daemon.stats("a")["since"].clone();
     send(100, 0);
-    assert_eq!(counted(), (300, 300));
+    assert_eq!(counted(300), (300, 300));
     daemon.ok(&["enable", "a"]);
     send(200, 200);
-    assert_eq!(counted(), (500, 500));
+    assert_eq!(counted(500), (500, 500));
     assert_eq!(daemon.stats("a")["since"], since);
 }
 
-#[test]
-fn wait_ends_when_the_rule_is_there_or_when_time_is_up() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn wait_ends_when_the_rule_is_there_or_when_time_is_up(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
     let (code, said) = ctl(&daemon, &["wait", "a", "--for", "forwarding", "--timeout", "300ms"]);

@@ -1,16 +1,19 @@
 //! What goes through the relay, and how it comes out.
 
-use crate::lab::{Lab, can_run, run};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::lab::{Lab, Plane, run};
 
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const GEN: &str = "--group 239.1.1.1 --port 5001";
 
 /// The sums that the control API promises, and that output `n` has forwarded `packets`.
-fn sums(stats: &serde_json::Value, n: usize, packets: u64) {
-    let number = |value: &serde_json::Value| value.as_u64().unwrap();
-    let dropped = |value: &serde_json::Value| -> u64 {
-        value["dropped"].as_object().unwrap().values().map(number).sum()
-    };
+pub(crate) fn sums(stats: &Value, n: usize, packets: u64) {
+    let number = |value: &Value| value.as_u64().unwrap();
+    let dropped =
+        |value: &Value| -> u64 { value["dropped"].as_object().unwrap().values().map(number).sum() };
     let (received, matched) = (&stats["received"]["packets"], &stats["matched"]["packets"]);
     assert_eq!(number(received), number(matched) + dropped(stats), "{stats}");
     let output = &stats["outputs"][n];
@@ -19,18 +22,14 @@ fn sums(stats: &serde_json::Value, n: usize, packets: u64) {
     assert_eq!(number(forwarded), packets, "{stats}");
 }
 
-#[test]
-fn a_stream_goes_through_and_is_counted() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_stream_goes_through_and_is_counted(plane: Plane) {
+    let lab = Lab::chain(plane);
     let mut daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 1000"));
     lab.send(&format!("{GEN} --rate 2000 --count 1000 --size 333"));
     receiver.lossless(1000);
-    let stats = daemon.stats("a");
+    let stats = daemon.settled("a", 1000);
     sums(&stats, 0, 1000);
     assert_eq!(stats["matched"]["bytes"], 333_000, "{stats}");
     assert_eq!(stats["outputs"][0]["forwarded"]["bytes"], 333_000, "{stats}");
@@ -38,12 +37,8 @@ fn a_stream_goes_through_and_is_counted() {
     daemon.stop();
 }
 
-#[test]
-fn fifty_streams_keep_apart() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn fifty_streams_keep_apart(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     let rules: String = (1..=50)
         .map(|k| {
@@ -61,16 +56,12 @@ fn fifty_streams_keep_apart() {
     lab.send(&format!("{GEN} --streams 50 --rate 200 --count 200 --size 1024"));
     receiver.lossless(50 * 200);
     for k in 1..=50 {
-        sums(&daemon.stats(&format!("s{k}")), 0, 200);
+        sums(&daemon.settled(&format!("s{k}"), 200), 0, 200);
     }
 }
 
-#[test]
-fn every_output_has_a_rewrite_of_its_own() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn every_output_has_a_rewrite_of_its_own(plane: Plane) {
+    let lab = Lab::chain(plane);
     lab.veth(("relay", "veth4", "10.0.2.1/24"), ("sink", "veth5", "10.0.2.2/24"));
     let daemon = lab.daemon(&[]);
     daemon.ok(&[
@@ -92,31 +83,23 @@ fn every_output_has_a_rewrite_of_its_own() {
         receiver.lossless(500);
     }
     for n in 0..3 {
-        sums(&daemon.stats("fan"), n, 500);
+        sums(&daemon.settled("fan", 500), n, 500);
     }
 }
 
-#[test]
-fn in_and_out_by_one_interface() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn in_and_out_by_one_interface(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth1", "--name", "armed"]);
     let sink = "--interface veth0 --group 239.10.1.1 --port 6001 --expect 500";
     let receiver = lab.receiver("gen", sink);
     lab.send(&format!("{GEN} --rate 1000 --count 500 --size 100"));
     receiver.lossless(500);
-    sums(&daemon.stats("armed"), 0, 500);
+    sums(&daemon.settled("armed", 500), 0, 500);
 }
 
-#[test]
-fn both_directions_between_two_interfaces() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn both_directions_between_two_interfaces(plane: Plane) {
+    let lab = Lab::chain(plane);
     lab.ip("sink", "route add 224.0.0.0/4 dev veth3");
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.1.1.1:5001@veth2", "--name", "there"]);
@@ -130,16 +113,12 @@ fn both_directions_between_two_interfaces() {
     let sink = receiver("gen", "veth0");
     lab.send_from("sink", &format!("--interface veth3 {GEN} --rate 1000 --count 300 --size 100"));
     sink.lossless(300);
-    sums(&daemon.stats("there"), 0, 300);
-    sums(&daemon.stats("back"), 0, 300);
+    sums(&daemon.settled("there", 300), 0, 300);
+    sums(&daemon.settled("back", 300), 0, 300);
 }
 
-#[test]
-fn one_group_and_port_on_two_inputs() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn one_group_and_port_on_two_inputs(plane: Plane) {
+    let lab = Lab::chain(plane);
     lab.veth(("gen", "veth6", "10.0.3.1/24"), ("relay", "veth7", "10.0.3.2/24"));
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "first"]);
@@ -151,48 +130,44 @@ fn one_group_and_port_on_two_inputs() {
     lab.send_from("gen", &format!("--interface veth6 {GEN} --rate 1000 --count 200 --size 100"));
     first.lossless(300);
     second.lossless(200);
-    sums(&daemon.stats("first"), 0, 300);
-    sums(&daemon.stats("second"), 0, 200);
+    sums(&daemon.settled("first", 300), 0, 300);
+    sums(&daemon.settled("second", 200), 0, 200);
 }
 
-#[test]
-fn the_same_group_goes_out_elsewhere() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn the_same_group_goes_out_elsewhere(plane: Plane) {
+    let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.1.1.1:5001@veth2", "--name", "same"]);
     let receiver = lab.receiver("sink", &format!("--interface veth3 {GEN} --expect 300"));
     lab.send(&format!("{GEN} --rate 1000 --count 300 --size 100"));
     receiver.lossless(300);
-    sums(&daemon.stats("same"), 0, 300);
+    sums(&daemon.settled("same", 300), 0, 300);
 }
 
-#[test]
-fn super_packets_stay_whole_and_count_as_their_datagrams() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
-    let daemon = lab.daemon(&["--measure"]);
+pub(crate) fn super_packets_stay_whole_and_count_as_their_datagrams(plane: Plane) {
+    let lab = Lab::chain(plane);
+    let measure: &[&str] = if plane == Plane::Packet { &[] } else { &["--measure"] };
+    let daemon = lab.daemon(measure);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "gso"]);
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 1000"));
     lab.send(&format!("{GEN} --rate 2000 --count 1000 --size 1000 --gso 10"));
     receiver.lossless(1000);
-    let stats = daemon.stats("gso");
+    let stats = daemon.settled("gso", 1000);
     sums(&stats, 0, 1000);
     assert_eq!(stats["matched"]["bytes"], 1_000_000, "{stats}");
-    let runs = daemon.json(&["status", "--json"])["program"]["runs"].as_u64().unwrap();
-    assert!(runs < 500, "{runs} runs: the super-packets were cut before the program");
+    if plane != Plane::Packet {
+        let runs = daemon.json(&["status", "--json"])["program"]["runs"].as_u64().unwrap();
+        assert!(runs < 500, "{runs} runs: the super-packets were cut before the program");
+    }
+    let mut ip = Command::new("ip");
+    ip.args(["-n", &lab.namespace("relay"), "-s", "-j", "link", "show", "dev", "veth2"]);
+    let link: Value = serde_json::from_slice(&run(&mut ip).stdout).unwrap();
+    let sent = link[0]["stats64"]["tx"]["packets"].as_u64().unwrap();
+    assert!(sent < 500, "{sent} frames: the super-packets were cut on their way out");
 }
 
-#[test]
-fn super_packets_are_cut_by_an_interface_that_cannot_take_them() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn super_packets_are_cut_by_an_interface_that_cannot_take_them(plane: Plane) {
+    let lab = Lab::chain(plane);
     // Without this offload the kernel cuts the packet when it leaves veth2.
     run(lab.command("relay", "ethtool").args(["-K", "veth2", "tx-udp-segmentation", "off"]));
     let daemon = lab.daemon(&[]);
@@ -200,16 +175,12 @@ fn super_packets_are_cut_by_an_interface_that_cannot_take_them() {
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 1000"));
     lab.send(&format!("{GEN} --rate 2000 --count 1000 --size 1000 --gso 10"));
     receiver.lossless(1000);
-    sums(&daemon.stats("gso"), 0, 1000);
+    sums(&daemon.settled("gso", 1000), 0, 1000);
 }
 
-#[test]
-fn checksums_survive_with_offload_without_it_and_without_checksum() {
-    if !can_run() {
-        return;
-    }
+pub(crate) fn checksums_survive_with_offload_without_it_and_without_checksum(plane: Plane) {
     for (offload, checksum) in [("on", ""), ("off", ""), ("on", " --checksum none")] {
-        let lab = Lab::chain();
+        let lab = Lab::chain(plane);
         for (role, interface) in [("gen", "veth0"), ("relay", "veth2"), ("sink", "veth3")] {
             run(lab.command(role, "ethtool").args(["-K", interface, "rx", offload, "tx", offload]));
         }
@@ -226,12 +197,10 @@ fn checksums_survive_with_offload_without_it_and_without_checksum() {
     }
 }
 
-#[test]
-fn what_is_larger_than_the_mtu_of_one_output_is_counted_there_and_goes_out_elsewhere() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn what_is_larger_than_the_mtu_of_one_output_is_counted_there_and_goes_out_elsewhere(
+    plane: Plane,
+) {
+    let lab = Lab::chain(plane);
     lab.veth(("relay", "veth4", "10.0.2.1/24"), ("sink", "veth5", "10.0.2.2/24"));
     lab.ip("relay", "link set veth2 mtu 1000");
     let daemon = lab.daemon(&[]);
@@ -249,18 +218,14 @@ fn what_is_larger_than_the_mtu_of_one_output_is_counted_there_and_goes_out_elsew
     let receiver = lab.receiver("sink", receiver);
     lab.send(&format!("{GEN} --rate 1000 --count 200 --size 1024"));
     receiver.lossless(200);
-    let stats = daemon.stats("big");
+    let stats = daemon.settled("big", 200);
     sums(&stats, 0, 0);
     sums(&stats, 1, 200);
     assert_eq!(stats["outputs"][0]["dropped"]["mtu"], 200, "{stats}");
 }
 
-#[test]
-fn an_interface_that_goes_down_takes_only_its_own_output_with_it() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn an_interface_that_goes_down_takes_only_its_own_output_with_it(plane: Plane) {
+    let lab = Lab::chain(plane);
     lab.veth(("relay", "veth4", "10.0.2.1/24"), ("sink", "veth5", "10.0.2.2/24"));
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "239.10.1.3:6003@veth4"]);
@@ -272,7 +237,7 @@ fn an_interface_that_goes_down_takes_only_its_own_output_with_it() {
     let receiver = lab.receiver("sink", receiver);
     lab.send(&format!("{GEN} --rate 1000 --count 200 --size 100"));
     receiver.lossless(200);
-    let stats = daemon.stats(rule);
+    let stats = daemon.settled(rule, 200);
     sums(&stats, 0, 0);
     sums(&stats, 1, 200);
     assert_eq!(stats["outputs"][0]["dropped"]["interface-down"], 200, "{stats}");

@@ -8,7 +8,7 @@
 //! id and removed when the lab is dropped, also by a panic.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +17,40 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::traffic::{Background, Receiver};
+
 /// No test waits longer for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What moves packets in a test: one column of the table of behaviours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plane {
+    /// eBPF at the TCX hook.
+    Tcx,
+    /// eBPF at a clsact qdisc.
+    Clsact,
+    /// `AF_PACKET` rings, by two workers.
+    Packet,
+}
+
+impl Plane {
+    /// What tells `mcrd` to take it.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Tcx => &["--dataplane", "ebpf", "--attach", "tcx"],
+            Self::Clsact => &["--dataplane", "ebpf", "--attach", "clsact"],
+            Self::Packet => &["--dataplane", "packet", "--workers", "2"],
+        }
+    }
+
+    /// What `mcrctl status` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcx | Self::Clsact => "ebpf",
+            Self::Packet => "packet",
+        }
+    }
+}
 
 /// Whether namespace tests can run; says so when not, and fails instead in CI.
 pub(crate) fn can_run() -> bool {
@@ -43,17 +75,18 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Three namespaces and a folder.
 pub(crate) struct Lab {
+    pub(crate) plane: Plane,
     pub(crate) name: String,
     pub(crate) folder: tempfile::TempDir,
 }
 
 impl Lab {
     /// Makes the chain.
-    pub(crate) fn chain() -> Self {
+    pub(crate) fn chain(plane: Plane) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcrt-{}-{number}", std::process::id());
-        let lab = Self { name, folder: tempfile::tempdir().unwrap() };
+        let lab = Self { plane, name, folder: tempfile::tempdir().unwrap() };
         for role in ["gen", "relay", "sink"] {
             run(Command::new("ip").args(["netns", "add", &lab.namespace(role)]));
             lab.ip(role, "link set lo up");
@@ -103,6 +136,18 @@ impl Lab {
         command
     }
 
+    /// `AF_PACKET` sockets in a namespace.
+    pub(crate) fn packet_sockets(&self, role: &str) -> usize {
+        let output = run(self.command(role, "cat").arg("/proc/net/packet"));
+        // The first line is the head of the table.
+        String::from_utf8_lossy(&output.stdout).lines().skip(1).count()
+    }
+
+    /// Waits until somebody captures.
+    pub(crate) fn wait_for_packet_socket(&self, role: &str) {
+        wait_for("a capture", || self.packet_sockets(role) > 0);
+    }
+
     /// A file with this text.
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
@@ -111,20 +156,29 @@ impl Lab {
         path
     }
 
-    /// A daemon in the relay's namespace that answers.
+    /// `mcrd` for the relay's namespace, with the instance and these arguments alone.
+    pub(crate) fn mcrd(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command("relay", env!("CARGO_BIN_EXE_mcrd"));
+        command.args(["--instance", &self.name]).args(arguments);
+        command
+    }
+
+    /// A daemon with the plane of the lab that answers.
     pub(crate) fn daemon(&self, arguments: &[&str]) -> Daemon {
-        let daemon = self.start_daemon(arguments);
+        self.daemon_as(&[self.plane.arguments(), arguments].concat())
+    }
+
+    /// A daemon with these arguments alone that answers.
+    pub(crate) fn daemon_as(&self, arguments: &[&str]) -> Daemon {
+        let log = self.folder.path().join("mcrd.log");
+        let daemon = Daemon::start(self.mcrd(arguments), &self.name, log);
         wait_for(&format!("the daemon\n{}", daemon.log()), || daemon.ctl(&["status"]).is_ok());
         daemon
     }
 
-    /// A daemon that may not come up.
+    /// A daemon with the plane of the lab that may not come up.
     pub(crate) fn start_daemon(&self, arguments: &[&str]) -> Daemon {
-        let mut command = self.command("relay", env!("CARGO_BIN_EXE_mcrd"));
-        command.args(["--instance", &self.name]).args(arguments);
-        if let Ok(attach) = std::env::var("MCR_TEST_ATTACH") {
-            command.args(["--attach", &attach]);
-        }
+        let command = self.mcrd(&[self.plane.arguments(), arguments].concat());
         Daemon::start(command, &self.name, self.folder.path().join("mcrd.log"))
     }
 
@@ -135,18 +189,7 @@ impl Lab {
         let path = self.folder.path().join(format!("receiver-{number}.json"));
         let mut command = self.command(role, sibling("mcrgen"));
         command.args(["recv", "--json"]).args(arguments.split_whitespace());
-        command.stdout(File::create(&path).unwrap()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        loop {
-            match lines.next() {
-                Some(Ok(line)) if line.starts_with("ready") => break,
-                Some(Ok(line)) => said.push(line),
-                Some(Err(_)) | None => panic!("receiver {arguments}: {said:?}"),
-            }
-        }
-        Receiver { child, path, _lines: Box::new(lines) }
+        Receiver::start(command, path)
     }
 
     /// Sends from a namespace; returns the sender's report.
@@ -244,6 +287,17 @@ impl Daemon {
         self.json(&["stats", name, "--json"])["rules"][0].clone()
     }
 
+    /// The counters of a rule that has received this many packets: a worker may count a moment
+    /// after its packets are seen elsewhere.
+    pub(crate) fn settled(&self, name: &str, packets: u64) -> Value {
+        let mut stats = Value::Null;
+        wait_for(&format!("{packets} packets of {name}"), || {
+            stats = self.stats(name);
+            stats["received"]["packets"].as_u64().unwrap() >= packets
+        });
+        stats
+    }
+
     pub(crate) fn list(&self) -> Value {
         self.json(&["list", "--json"])["rules"].clone()
     }
@@ -286,58 +340,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A running `mcrgen recv`.
-pub(crate) struct Receiver {
-    child: Child,
-    path: PathBuf,
-    _lines: Box<dyn Iterator<Item = io::Result<String>>>,
-}
-
-impl Receiver {
-    /// Its report, once it has ended by itself.
-    pub(crate) fn report(mut self) -> Value {
-        wait_for("end of the receiver", || self.child.try_wait().unwrap().is_some());
-        serde_json::from_str(&fs::read_to_string(&self.path).unwrap()).unwrap()
-    }
-
-    /// Ends it first.
-    pub(crate) fn stop(self) -> Value {
-        end(Some(self.child.id()), Signal::INT);
-        self.report()
-    }
-
-    /// The report, which must have everything: `expected` packets, none lost, doubled or strange.
-    pub(crate) fn lossless(self, expected: u64) {
-        let report = self.report();
-        assert_eq!(report["received"], expected, "{report}");
-        for fault in ["lost", "duplicated", "reordered", "corrupt", "foreign"] {
-            assert_eq!(report[fault], 0, "{fault}: {report}");
-        }
-    }
-}
-
-/// A process that is ended when dropped.
-pub(crate) struct Background(pub(crate) Option<Child>);
-
-impl Background {
-    /// Ends it by SIGINT; its standard output.
-    pub(crate) fn stop(mut self) -> Output {
-        let child = self.0.take().unwrap();
-        end(Some(child.id()), Signal::INT);
-        child.wait_with_output().unwrap()
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            end(Some(child.id()), Signal::KILL);
-            let _ = child.wait();
-        }
-    }
-}
-
-fn end(pid: Option<u32>, signal: Signal) {
+pub(crate) fn end(pid: Option<u32>, signal: Signal) {
     let pid = pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
     // It may have ended by itself.
     let _ = pid.map(|pid| kill_process(pid, signal));

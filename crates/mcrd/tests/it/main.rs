@@ -4,9 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod changes;
+mod control;
 mod daemon;
 mod forwarding;
+mod hook;
 mod lab;
+mod load;
 mod promises;
 mod refusals;
 mod start;
+mod table;
+mod traffic;
+mod workers;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::lab::{Background, Daemon, Lab, Receiver, can_run, run};
+use crate::lab::{Daemon, Lab, Plane, run};
+use crate::traffic::{Background, Receiver};
 
 /// Method, page and body; status, code and fragments of the reply.
 type Asked<'a> = (&'a str, &'a str, &'a str, u16, &'a str, &'a [&'a str]);
@@ -21,8 +22,8 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(rules: &[&str]) -> Self {
-        let lab = Lab::chain();
+    fn start(plane: Plane, rules: &[&str]) -> Self {
+        let lab = Lab::chain(plane);
         let daemon = lab.daemon(&[]);
         daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
         for rule in rules {
@@ -49,7 +50,7 @@ impl Relay {
         let report = receiver.report();
         assert_eq!(report["received"], sent["sent"], "{report}");
         assert_eq!(report["duplicated"], 0, "{report}");
-        let stats = self.daemon.stats("a");
+        let stats = self.daemon.settled("a", sent["sent"].as_u64().unwrap());
         assert_eq!(stats["matched"]["packets"], sent["sent"], "{stats}");
         assert_eq!(stats["outputs"][0]["forwarded"]["packets"], sent["sent"], "{stats}");
         self.daemon.stop();
@@ -117,15 +118,14 @@ fn contains(said: &str, fragments: &[&str], of: &str) {
     }
 }
 
-#[test]
-fn add_refuses_with_a_message_and_a_hint() {
-    if !can_run() {
-        return;
-    }
-    let relay = Relay::start(&[
-        "add 239.2.2.2:5002@veth2 keep@239.1.1.9:5009@veth1 --name ring",
-        "add 239.3.3.3:5003@lo 10.99.0.1@239.3.3.4:5004@lo --name loop",
-    ]);
+pub(crate) fn add_refuses_with_a_message_and_a_hint(plane: Plane) {
+    let relay = Relay::start(
+        plane,
+        &[
+            "add 239.2.2.2:5002@veth2 keep@239.1.1.9:5009@veth1 --name ring",
+            "add 239.3.3.3:5003@lo 10.99.0.1@239.3.3.4:5004@lo --name loop",
+        ],
+    );
     relay.lab.ip("relay", "link add down0 type veth peer name down1");
     relay.lab.ip("relay", "address add 10.9.0.1/24 dev down0");
     relay.lab.ip("relay", "link add bare0 type veth peer name bare1");
@@ -181,12 +181,8 @@ fn add_refuses_with_a_message_and_a_hint() {
     relay.end();
 }
 
-#[test]
-fn files_are_refused_with_their_place() {
-    if !can_run() {
-        return;
-    }
-    let relay = Relay::start(&[]);
+pub(crate) fn files_are_refused_with_their_place(plane: Plane) {
+    let relay = Relay::start(plane, &[]);
     let good = "[[rule]]\nname = \"x\"\ninput = \"239.5.5.5:5000@veth1\"\noutputs = \
                 [\"239.6.6.6:6000@veth2\"]\n";
     let cases = [
@@ -217,12 +213,8 @@ fn files_are_refused_with_their_place() {
     relay.end();
 }
 
-#[test]
-fn requests_are_refused_by_the_page() {
-    if !can_run() {
-        return;
-    }
-    let relay = Relay::start(&[]);
+pub(crate) fn requests_are_refused_by_the_page(plane: Plane) {
+    let relay = Relay::start(plane, &[]);
     let rule = r#"{"input": "239.5.5.5:5000@veth1", "outputs": ["239.6.6.6:6000@veth2"]"#;
     let good = &format!("{rule}}}");
     let none = r#"{"input": "239.5.5.5:5000@veth1", "outputs": []}"#;
@@ -281,12 +273,8 @@ fn requests_are_refused_by_the_page() {
     relay.end();
 }
 
-#[test]
-fn clients_that_send_too_much_or_too_little_harm_nobody() {
-    if !can_run() {
-        return;
-    }
-    let relay = Relay::start(&[]);
+pub(crate) fn clients_that_send_too_much_or_too_little_harm_nobody(plane: Plane) {
+    let relay = Relay::start(plane, &[]);
     let mut silent = relay.connect();
     let mebibyte = vec![b' '; 1 << 20];
     let head = "POST /v1/rules HTTP/1.1\r\nhost: mcrd\r\n";
@@ -313,12 +301,8 @@ fn clients_that_send_too_much_or_too_little_harm_nobody() {
     relay.end();
 }
 
-#[test]
-fn a_join_that_the_kernel_refuses_names_the_sysctl() {
-    if !can_run() {
-        return;
-    }
-    let mut relay = Relay::start(&[]);
+pub(crate) fn a_join_that_the_kernel_refuses_names_the_sysctl(plane: Plane) {
+    let mut relay = Relay::start(plane, &[]);
     let limit = |value: &str| {
         let write = format!("echo {value} > /proc/sys/net/ipv4/igmp_max_memberships");
         run(relay.lab.command("relay", "sh").args(["-c", &write]));
@@ -334,14 +318,9 @@ fn a_join_that_the_kernel_refuses_names_the_sysctl() {
     relay.end();
 }
 
-#[test]
-fn a_second_daemon_of_the_instance_is_refused() {
-    if !can_run() {
-        return;
-    }
-    let relay = Relay::start(&[]);
-    let mut second = relay.lab.command("relay", env!("CARGO_BIN_EXE_mcrd"));
-    let output = second.args(["--instance", &relay.lab.name]).output().unwrap();
+pub(crate) fn a_second_daemon_of_the_instance_is_refused(plane: Plane) {
+    let relay = Relay::start(plane, &[]);
+    let output = relay.lab.mcrd(plane.arguments()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     let holder = format!("(process {})", relay.daemon.pid());

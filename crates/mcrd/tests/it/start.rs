@@ -10,15 +10,15 @@ use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
 
-use crate::lab::{Daemon, Lab, can_run, run, wait_for};
+use crate::lab::{Daemon, Lab, Plane, can_run, run, wait_for};
 
-const RULE: &str = "[[rule]]\nname = \"a\"\ninput = \"239.1.1.1:5001@veth1\"\noutputs = \
+pub(crate) const RULE: &str = "[[rule]]\nname = \"a\"\ninput = \"239.1.1.1:5001@veth1\"\noutputs = \
                     [\"239.10.1.1:6001@veth2\"]\n";
 const RECEIVED: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const SENT: &str = "--group 239.1.1.1 --port 5001 --size 100";
 
 /// A daemon that must not come up: what it says. It leaves nothing behind.
-fn refused(lab: &Lab, command: &mut Command, fragments: &[&str]) -> String {
+pub(crate) fn refused(lab: &Lab, command: &mut Command, fragments: &[&str]) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(1), "{command:?}: {said}");
@@ -29,19 +29,9 @@ fn refused(lab: &Lab, command: &mut Command, fragments: &[&str]) -> String {
     said
 }
 
-/// `mcrd` for this lab, not started.
-fn mcrd(lab: &Lab, arguments: &[&str]) -> Command {
-    let mut command = lab.command("relay", env!("CARGO_BIN_EXE_mcrd"));
-    command.args(["--instance", &lab.name]).args(arguments);
-    command
-}
-
-/// A daemon attached in that way, whatever the environment says.
+/// A daemon attached in that way, of the plane that it takes by itself.
 fn attached(lab: &Lab, attach: &str, arguments: &[&str]) -> Daemon {
-    let command = mcrd(lab, &[&["--attach", attach], arguments].concat());
-    let daemon = Daemon::start(command, &lab.name, lab.folder.path().join("mcrd.log"));
-    wait_for("the daemon", || daemon.ctl(&["status"]).is_ok());
-    daemon
+    lab.daemon_as(&[&["--attach", attach], arguments].concat())
 }
 
 fn pins(instance: &str) -> PathBuf {
@@ -57,7 +47,7 @@ fn files(instance: &str) -> Vec<PathBuf> {
 }
 
 /// Removes what a test leaves when it fails.
-struct Traces(String);
+pub(crate) struct Traces(String);
 
 impl Drop for Traces {
     fn drop(&mut self) {
@@ -69,18 +59,22 @@ impl Drop for Traces {
 }
 
 fn lab() -> Option<(Lab, Traces)> {
-    let lab = can_run().then(Lab::chain)?;
-    let traces = Traces(lab.name.clone());
-    Some((lab, traces))
+    can_run().then(|| traced(Plane::Tcx))
 }
 
-fn nothing_is_left(instance: &str) {
+pub(crate) fn traced(plane: Plane) -> (Lab, Traces) {
+    let lab = Lab::chain(plane);
+    let traces = Traces(lab.name.clone());
+    (lab, traces)
+}
+
+pub(crate) fn nothing_is_left(instance: &str) {
     assert!(!pins(instance).exists(), "{} is left", pins(instance).display());
     assert_eq!(files(instance), Vec::<PathBuf>::new(), "left");
 }
 
 /// Nothing that is sent comes out any more.
-fn nothing_is_relayed(lab: &Lab) {
+pub(crate) fn nothing_is_relayed(lab: &Lab) {
     let receiver = lab.receiver("sink", &format!("{RECEIVED} --expect 1 --wait-first 500ms"));
     lab.send(&format!("{SENT} --rate 1000 --count 100"));
     assert_eq!(receiver.report()["received"], 0);
@@ -107,6 +101,23 @@ fn nobody() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command
+}
+
+/// Runs it where bpf(2) is not there, as in a kernel without eBPF.
+pub(crate) fn without_bpf<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let filter = SeccompFilter::new(
+        [(libc::SYS_bpf, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    // The filter is of this thread and of what it starts.
+    let filtered = || {
+        seccompiler::apply_filter(&program).unwrap();
+        run()
+    };
+    std::thread::scope(|scope| scope.spawn(filtered).join().unwrap())
 }
 
 #[test]
@@ -144,48 +155,36 @@ fn without_privileges_it_names_the_capabilities() {
 #[test]
 fn without_bpf_it_says_so() {
     let Some((lab, _traces)) = lab() else { return };
-    let filter = SeccompFilter::new(
-        [(libc::SYS_bpf, Vec::new())].into(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
-        std::env::consts::ARCH.try_into().unwrap(),
-    );
-    let program: BpfProgram = filter.unwrap().try_into().unwrap();
-    // The filter is of this thread and of what it starts.
-    let filtered = || {
-        seccompiler::apply_filter(&program).unwrap();
+    without_bpf(|| {
         let fragments = ["does not run eBPF", "CONFIG_BPF_SYSCALL"];
-        let auto = refused(&lab, &mut mcrd(&lab, &[]), &fragments);
+        let auto = refused(&lab, &mut lab.mcrd(&[]), &fragments);
         assert!(auto.contains("no data plane can run here"), "{auto}");
-        refused(&lab, &mut mcrd(&lab, &["--dataplane", "ebpf"]), &fragments);
-    };
-    std::thread::scope(|scope| scope.spawn(filtered).join().unwrap());
+        refused(&lab, &mut lab.mcrd(&["--dataplane", "ebpf"]), &fragments);
+    });
 }
-
 #[test]
 fn what_stands_in_the_way_is_refused_and_kept() {
     let Some((lab, _traces)) = lab() else { return };
     let packet = ["packet plane is not in this version", "--dataplane ebpf"];
-    refused(&lab, &mut mcrd(&lab, &["--dataplane", "packet"]), &packet);
+    refused(&lab, &mut lab.mcrd(&["--dataplane", "packet"]), &packet);
     let missing = lab.folder.path().join("none.toml");
     let missing = missing.to_str().unwrap();
-    refused(&lab, &mut mcrd(&lab, &["--config", missing]), &["cannot read", missing]);
+    refused(&lab, &mut lab.mcrd(&["--config", missing]), &["cannot read", missing]);
 
     let plain = lab.file("plain.sock", "kept");
     let text = plain.to_str().unwrap();
-    refused(&lab, &mut mcrd(&lab, &["--socket", text]), &[text, "is no socket"]);
+    refused(&lab, &mut lab.mcrd(&["--socket", text]), &[text, "is no socket"]);
     assert_eq!(fs::read_to_string(&plain).unwrap(), "kept");
 
     let live = lab.folder.path().join("live.sock");
     let _listener = UnixListener::bind(&live).unwrap();
     let text = live.to_str().unwrap();
-    refused(&lab, &mut mcrd(&lab, &["--socket", text]), &[text, "another daemon listens"]);
+    refused(&lab, &mut lab.mcrd(&["--socket", text]), &[text, "another daemon listens"]);
     assert!(UnixStream::connect(&live).is_ok());
 }
 
-#[test]
-fn the_socket_of_a_dead_daemon_is_replaced() {
-    let Some((lab, _traces)) = lab() else { return };
+pub(crate) fn the_socket_of_a_dead_daemon_is_replaced(plane: Plane) {
+    let (lab, _traces) = traced(plane);
     fs::create_dir_all("/run/mcr").unwrap();
     let socket = PathBuf::from(format!("/run/mcr/{}.sock", lab.name));
     drop(UnixListener::bind(&socket).unwrap());
@@ -194,6 +193,23 @@ fn the_socket_of_a_dead_daemon_is_replaced() {
     let metadata = fs::metadata(&socket).unwrap();
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o660);
+    daemon.stop();
+    nothing_is_left(&lab.name);
+}
+
+pub(crate) fn the_status_names_the_plane(plane: Plane) {
+    let (lab, _traces) = traced(plane);
+    let config = lab.file("mcr.toml", RULE);
+    let mut daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
+    let status = daemon.json(&["status", "--json"]);
+    assert_eq!(status["plane"], plane.name(), "{status}");
+    match plane {
+        Plane::Tcx => assert_eq!(status["attach"], "tcx", "{status}"),
+        Plane::Clsact => assert_eq!(status["attach"], "clsact", "{status}"),
+        Plane::Packet => {}
+    }
+    assert_eq!(pins(&lab.name).exists(), plane != Plane::Packet);
+    assert_eq!(has_clsact(&lab, "veth1"), plane == Plane::Clsact);
     daemon.stop();
     nothing_is_left(&lab.name);
 }
@@ -216,7 +232,7 @@ fn crash_and_restart(attach: &str) {
     // Starts that are refused in between harm nothing.
     let plain = lab.file("plain.sock", "");
     for wrong in [["--dataplane", "packet"], ["--socket", plain.to_str().unwrap()]] {
-        assert!(!mcrd(&lab, &wrong).output().unwrap().status.success());
+        assert!(!lab.mcrd(&wrong).output().unwrap().status.success());
     }
     let other = "--interface veth3 --group 239.10.2.1 --port 6002 --expect 500";
     let orphan = lab.receiver("sink", other);
@@ -283,7 +299,7 @@ fn more_rules_than_the_limits_are_refused_before_anything_is_touched() {
     let more = RULE.replace("\"a\"", "\"b\"").replace("239.1.1.1", "239.1.1.2");
     lab.file("mcr.toml", &format!("[limits]\nmax_rules = 1\n{RULE}{more}"));
     for arguments in [&["--config", path][..], &["--config", path, "--check"]] {
-        let output = mcrd(&lab, arguments).output().unwrap();
+        let output = lab.mcrd(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains("2 rules") && said.contains("max_rules"), "{said}");
@@ -348,12 +364,8 @@ fn with_clsact_too_a_program_that_nobody_accounts_for_is_refused() {
 }
 
 /// A signal that comes while the daemon starts is obeyed like any other.
-#[test]
-fn a_signal_at_any_moment_of_the_start_leaves_nothing() {
-    if !can_run() {
-        return;
-    }
-    let lab = Lab::chain();
+pub(crate) fn a_signal_at_any_moment_of_the_start_leaves_nothing(plane: Plane) {
+    let lab = Lab::chain(plane);
     let lock = format!("/run/mcr/{}.lock", lab.name);
     for turn in 0..20 {
         let mut daemon = lab.start_daemon(&[]);

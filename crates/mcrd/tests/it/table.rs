@@ -1,0 +1,138 @@
+//! The table of behaviours: each runs for every plane of its part.
+//!
+//! A behaviour is a function `pub(crate) fn name(plane: Plane)` of a module; the tests of it are
+//! `table::PLANE::MODULE::NAME`. One that is in no part is dead code, which the lints refuse.
+
+use crate::lab::{Plane, can_run};
+
+/// The parts that each plane runs, then what is in them: `module: behaviour, behaviour;`.
+macro_rules! behaviours {
+    (
+        planes: { $($column:ident: $plane:ident [$($part:ident)+],)+ }
+        parts: $parts:tt
+    ) => {
+        $(behaviours!(@column $column $plane [$($part)+] $parts);)+
+    };
+    (@column $column:ident $plane:ident [$($part:ident)+] $parts:tt) => {
+        mod $column {
+            $(behaviours!(@$part $plane $parts);)+
+        }
+    };
+    (@every $plane:ident {
+        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt
+    }) => {
+        behaviours!(@part $plane $modules);
+    };
+    (@ebpf $plane:ident {
+        every: $every:tt ebpf: $modules:tt packet: $packet:tt
+    }) => {
+        behaviours!(@part $plane $modules);
+    };
+    (@packet $plane:ident {
+        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt
+    }) => {
+        behaviours!(@part $plane $modules);
+    };
+    (@part $plane:ident { $($module:ident: $($test:ident),+;)+ }) => {
+        $(
+            mod $module {
+                $(behaviours!(@test $plane $module $test);)+
+            }
+        )+
+    };
+    (@test $plane:ident $module:ident $test:ident) => {
+        #[test]
+        fn $test() {
+            if $crate::table::can_run() {
+                crate::$module::$test($crate::table::Plane::$plane);
+            }
+        }
+    };
+}
+
+behaviours! {
+    planes: {
+        tcx: Tcx [every ebpf],
+        clsact: Clsact [every ebpf],
+        packet: Packet [every packet],
+    }
+    parts: {
+        every: {
+            changes:
+                rules_replaced_for_ten_seconds_under_load_miss_nothing_and_mix_nothing,
+                the_other_streams_and_outputs_notice_nothing,
+                a_new_output_counts_since_it_exists,
+                the_reply_comes_after_the_data_plane_has_the_change;
+            daemon:
+                a_broken_link_keeps_its_own_rule_down,
+                a_reload_reconciles_the_files_and_nothing_else,
+                a_reload_of_a_broken_file_is_refused_whole,
+                rules_of_the_files_that_do_not_fit_together_are_refused_with_their_place,
+                settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of_their_change,
+                a_reload_without_a_configuration_is_refused,
+                both_signals_stop_it_cleanly,
+                logs_are_lines_of_text_or_of_json_and_none_is_of_a_packet,
+                what_is_saved_can_be_applied_and_changes_nothing,
+                a_rule_keeps_its_counters_while_it_is_disabled,
+                wait_ends_when_the_rule_is_there_or_when_time_is_up;
+            forwarding:
+                a_stream_goes_through_and_is_counted,
+                fifty_streams_keep_apart,
+                every_output_has_a_rewrite_of_its_own,
+                in_and_out_by_one_interface,
+                both_directions_between_two_interfaces,
+                one_group_and_port_on_two_inputs,
+                the_same_group_goes_out_elsewhere,
+                super_packets_stay_whole_and_count_as_their_datagrams,
+                super_packets_are_cut_by_an_interface_that_cannot_take_them,
+                checksums_survive_with_offload_without_it_and_without_checksum,
+                what_is_larger_than_the_mtu_of_one_output_is_counted_there_and_goes_out_elsewhere,
+                an_interface_that_goes_down_takes_only_its_own_output_with_it;
+            load:
+                jumbo_frames_go_through,
+                a_zero_checksum_stays_zero,
+                a_thousand_rules_come_and_go_under_load_without_loss,
+                super_packets_of_many_sizes_go_through;
+            promises:
+                a_listener_on_the_relay_host_is_still_served,
+                a_thousand_groups_are_joined_with_the_default_limit_of_twenty,
+                what_has_an_address_that_an_output_sends_from_is_own,
+                a_sender_on_the_relay_host_is_counted_and_left_alone,
+                fragments_are_counted_where_they_can_be,
+                what_no_rule_takes_is_counted_on_the_interface,
+                an_interface_that_comes_back_is_used_again,
+                memberships_of_unchanged_rules_are_not_touched,
+                an_output_that_is_lost_leaves_no_group_and_no_packet_uncounted,
+                metrics_say_what_the_counters_say,
+                a_storm_of_interface_changes_harms_nothing;
+            refusals:
+                add_refuses_with_a_message_and_a_hint,
+                files_are_refused_with_their_place,
+                requests_are_refused_by_the_page,
+                clients_that_send_too_much_or_too_little_harm_nobody,
+                a_join_that_the_kernel_refuses_names_the_sysctl,
+                a_second_daemon_of_the_instance_is_refused;
+            start:
+                the_status_names_the_plane,
+                the_socket_of_a_dead_daemon_is_replaced,
+                a_signal_at_any_moment_of_the_start_leaves_nothing;
+        }
+        ebpf: {
+            hook:
+                local_no_keeps_the_input_from_the_host,
+                another_tc_program_on_the_hook_still_runs;
+        }
+        packet: {
+            workers:
+                any_number_of_workers_keeps_streams_whole,
+                killing_a_worker_loses_nothing,
+                a_stopped_worker_is_restarted_and_the_request_ends,
+                the_control_socket_answers_while_workers_crash_in_a_loop,
+                killing_the_supervisor_leaves_nothing,
+                workers_hold_no_privileges,
+                a_number_of_workers_that_cannot_be_is_refused,
+                without_the_capability_for_raw_sockets_it_names_it,
+                auto_takes_the_packet_plane_where_bpf_cannot_be_used;
+        }
+    }
+}
