@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mcr_core::action::{OutputCounters, OutputId, RuleCounters, RuleId, Volume};
 use mcr_core::verdict::{OutputDrop, Pass, RuleDrop};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 
 const WORD: usize = size_of::<u64>();
 /// Words of a rule: received, matched (packets and bytes of each), dropped by reason.
@@ -39,11 +39,10 @@ impl Memory {
     }
 
     fn map(file: OwnedFd, words: usize) -> io::Result<Self> {
-        let file = File::from(file);
-        let enough = file.metadata()?.len() >= (words * WORD) as u64;
-        if !enough {
+        if fstat(&file)?.st_size.cast_unsigned() < (words * WORD) as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let file = File::from(file);
         let map = MmapOptions::new().len(words * WORD).map_raw(&file)?;
         Ok(Self { file, map, words })
     }
