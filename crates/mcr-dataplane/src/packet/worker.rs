@@ -16,7 +16,7 @@ use socket2::Socket;
 
 use super::channel::{self, FromWorker, ToWorker};
 use super::confine;
-use super::ring::{BATCH, Received, Ring};
+use super::ring::{Received, Ring};
 use super::send::SendQueue;
 use super::shared::{CounterMemory, Place};
 use super::socket;
@@ -26,6 +26,8 @@ use super::vnet::{self, VnetHeader};
 const ROUNDS: u32 = 16;
 /// The largest super-packet, an IPv4 packet, with its headers; rounded up.
 const COPY: usize = 66_000;
+/// What epoll says at a time.
+const EVENTS: usize = 16;
 /// What epoll says of the channel; inputs are numbered by their interface.
 const CHANNEL: u64 = 0;
 
@@ -69,10 +71,8 @@ pub(crate) fn serve(channel: OwnedFd) -> io::Result<()> {
         if busy && !round.is_multiple_of(ROUNDS) {
             continue;
         }
-        if !busy {
-            worker.wait()?;
-        }
-        if !worker.obey()? {
+        let told = worker.wait(busy)?;
+        if told && !worker.obey()? {
             return Ok(());
         }
     }
@@ -87,7 +87,7 @@ fn wait_for_setup(poll: &OwnedFd, channel: BorrowedFd<'_>) -> io::Result<Option<
                 return CounterMemory::open(memory, rules, outputs).map(Some);
             }
             Ok(Some((other, _))) => return Err(io::Error::other(format!("{other:?} too early"))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(ready(poll)?),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(ready(poll, false)?),
             Err(error) => return Err(error),
         }
     }
@@ -151,9 +151,12 @@ impl Worker {
         busy
     }
 
-    /// Waits for a frame, or for the supervisor.
-    fn wait(&mut self) -> io::Result<()> {
-        for (number, flags) in ready(&self.poll)? {
+    /// Waits for a frame or for the supervisor, unless the worker is `busy`; whether the
+    /// supervisor has said something.
+    fn wait(&mut self, busy: bool) -> io::Result<bool> {
+        let mut told = false;
+        for (number, flags) in ready(&self.poll, busy)? {
+            told |= number == CHANNEL;
             if number == CHANNEL || !flags.contains(epoll::EventFlags::ERR) {
                 continue;
             }
@@ -163,7 +166,7 @@ impl Worker {
                 socket::take_error(socket.as_fd())?;
             }
         }
-        Ok(())
+        Ok(told)
     }
 
     /// Carries out what the supervisor says; false when it is gone.
@@ -312,12 +315,16 @@ fn watch(poll: &OwnedFd, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<
     Ok(epoll::add(poll, descriptor, data, epoll::EventFlags::IN)?)
 }
 
-/// What is ready, once anything is.
-fn ready(poll: &OwnedFd) -> io::Result<impl Iterator<Item = (u64, epoll::EventFlags)>> {
+/// What is ready: once anything is, or now.
+fn ready(
+    poll: &OwnedFd,
+    now: bool,
+) -> io::Result<impl Iterator<Item = (u64, epoll::EventFlags)> + use<>> {
     const EMPTY: epoll::Event =
         epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
-    let mut events = [EMPTY; BATCH];
-    let count = match epoll::wait(poll, &mut events[..], None) {
+    const NOW: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut events = [EMPTY; EVENTS];
+    let count = match epoll::wait(poll, &mut events[..], now.then_some(&NOW)) {
         Ok(count) => count,
         Err(rustix::io::Errno::INTR) => 0,
         Err(error) => return Err(error.into()),

@@ -109,7 +109,7 @@ pub(crate) fn a_stopped_worker_is_restarted_and_the_request_ends(plane: Plane) {
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(12), "the reply took {took:?}");
     let warnings = reply["warnings"].as_array().unwrap();
-    let named = |warning: &Value| warning.as_str().unwrap().contains("worker 0");
+    let named = |warning: &Value| warning.as_str().unwrap().contains("worker 1");
     assert!(warnings.iter().any(named), "{reply}");
     let mut worker = Value::Null;
     wait_for("the restart", || {
