@@ -31,11 +31,25 @@ rules() {
     }'
 }
 
+# start [OPTIONS OF MCRD]
 start() {
     lab_up
     lab_spawn relay "$bin/mcrd" --instance "$lab_name" "$@" 2>>"$files/mcrd.log"
     daemon=$lab_pid
     lab_await "mcrd" ctl status
+}
+
+# The pids of the workers that run.
+workers() { ctl status --json | jq -r '.workers[]?.pid // empty'; }
+
+# CPU time of the workers: ticks in user space, ticks in the kernel.
+ticks() {
+    local pid user=0 system=0 stat
+    for pid in $(workers); do
+        read -ra stat <"/proc/$pid/stat"
+        user=$((user + stat[13])) system=$((system + stat[14]))
+    done
+    echo "$user $system"
 }
 
 stop() {
@@ -45,25 +59,48 @@ stop() {
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 seconds() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.3f", b - a }'; }
 
-# load STREAMS RATE COUNT [OPTIONS]: one line of what the receiver saw.
+# load STREAMS RATE COUNT [OPTIONS]: one line of what the receiver saw. With bare=1 the receiver is
+# on the relay's own interface, and nothing is relayed.
 load() {
-    local streams=$1 rate=$2 count=$3
+    local streams=$1 rate=$2 count=$3 role=sink interface=veth3 group=239.10.1.1 port=6001
+    local before after
     shift 3
+    if [ -n "${bare:-}" ]; then
+        role=relay interface=veth1 group=239.1.1.1 port=5001
+    fi
     : >"$files/receiver.log"
-    lab_spawn sink taskset -c 1 "$bin/mcrgen" recv --interface veth3 --group 239.10.1.1 --port 6001 \
-        --streams "$streams" --expect "$count" --idle 2s --json \
+    lab_spawn "$role" taskset -c 1 "$bin/mcrgen" recv --interface "$interface" --group "$group" \
+        --port "$port" --streams "$streams" --expect "$count" --idle 2s --json \
         >"$files/received.json" 2>"$files/receiver.log"
     local receiver=$lab_pid
     lab_await "receiver" grep -q ready "$files/receiver.log"
+    before=$([ -n "${bare:-}" ] || ticks)
     lab_in gen taskset -c 0 "$bin/mcrgen" send --interface veth0 --group 239.1.1.1 --port 5001 \
         --streams "$streams" --rate "$rate" --count "$count" --size 1024 "$@" --json \
         >"$files/sent.json"
     wait "$receiver" || true
-    jq -rn --slurpfile s "$files/sent.json" --slurpfile r "$files/received.json" '
-        $s[0] as $s | $r[0] as $r |
+    after=$([ -n "${bare:-}" ] || ticks)
+    jq -rn --slurpfile s "$files/sent.json" --slurpfile r "$files/received.json" \
+        --arg ticks "$before $after" --arg hz "$(getconf CLK_TCK)" '
+        $s[0] as $s | $r[0] as $r | ($ticks | split(" ") | map(tonumber? // 0)) as $t |
+        def each: . / ($hz | tonumber) * 1e6 / ([$r.received, 1] | max) * 100 | round / 100;
         "  asked \($s.asked_rate | round)/s, sent \($s.rate | round)/s, lost \($r.lost) of \($r.expected), " +
+        if $r.received == 0 then "nothing came" else
         "p50 \($r.latency_us.p50) µs, p99 \($r.latency_us.p99) µs, " +
-        "variation \($r.delay_variation_us * 10 | round / 10) µs, burst \($r.longest_burst.packets) in 100 µs"'
+        "variation \($r.delay_variation_us * 10 | round / 10) µs, burst \($r.longest_burst.packets) in 100 µs" +
+        if ($t[2] // 0) + ($t[3] // 0) > 0 then
+            ", workers \($t[2] - $t[0] | each) + \($t[3] - $t[1] | each) µs a packet (user + kernel)"
+        else "" end end'
+}
+
+# The same loads for whatever runs.
+loads() {
+    local total
+    for total in 2000 300000 500000; do
+        load 150 $((total / 150)) $((total / 150 * 4))
+    done
+    echo "  from super-packets of 5 datagrams (UDP_SEGMENT):"
+    load 150 $((500000 / 150)) $((500000 / 150 * 4)) --gso 5
 }
 
 # Nanoseconds a packet of an unpaced sender on one CPU; nobody listens in the sink.
@@ -76,18 +113,32 @@ unpaced() {
 echo "machine: $(nproc) CPUs, Linux $(uname -r), $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2-)"
 
 echo
-echo "150 streams of 1024 bytes, sender on CPU 0, receiver on CPU 1:"
-start
-rules 150 | ctl apply - >/dev/null
-for total in 2000 300000 500000; do
-    load 150 $((total / 150)) $((total / 150 * 4))
-done
-echo "  with super-packets of 5 datagrams from the sender (UDP_SEGMENT):"
-load 150 $((500000 / 150)) $((500000 / 150 * 4)) --gso 5
+echo "150 streams of 1024 bytes, sender on CPU 0, receiver on CPU 1."
+echo "the bare path, one interface pair less, nothing relayed:"
+lab_up
+bare=1 loads
 stop
+relayed() {
+    echo "$1:"
+    shift
+    start "$@"
+    rules 150 | ctl apply - >/dev/null
+    loads
+    ctl status | grep '^ring' | sed 's/^/  /' || true
+    stop
+}
+printf '[interface.veth1]\nreceive = "block"\n' >"$files/block.toml"
+printf '[interface.veth2]\nqdisc_bypass = true\n' >"$files/bypass.toml"
+relayed "the eBPF plane" --dataplane ebpf
+relayed "the packet plane, 1 worker" --dataplane packet --workers 1
+relayed "the packet plane, 2 workers" --dataplane packet --workers 2
+relayed "the packet plane, 2 workers, block ring" --dataplane packet --workers 2 \
+    --config "$files/block.toml"
+relayed "the packet plane, 2 workers, past the output's queue" --dataplane packet --workers 2 \
+    --config "$files/bypass.toml"
 
 echo
-echo "CPU added by the relay, one output (unpaced sender, with the relay and without, in turns):"
+echo "CPU added by the eBPF plane, one output (unpaced sender, with the relay and without, in turns):"
 start
 rules 1 | ctl apply - >/dev/null
 : >"$files/with"
@@ -103,6 +154,32 @@ without=$(median <"$files/without")
 awk -v a="$with" -v b="$without" 'BEGIN {
     printf "  with %.0f ns, without %.0f ns, added %.0f ns a packet (%.2f times)\n", a, b, a - b, a / b }'
 stop
+
+echo
+echo "the packet plane, memory, and how long a killed worker is away (median of $runs):"
+for count in 1 4; do
+    start --dataplane packet --workers "$count"
+    rules 150 | ctl apply - >/dev/null
+    rss() { awk '/RssAnon/ { sum += $2 } END { print sum }' "$@"; }
+    rings=$(ctl status --json | jq '[.workers[].rings[].bytes] | add / 1048576')
+    mapfile -t files_of < <(workers | sed 's|.*|/proc/&/status|')
+    of_workers=$(rss "${files_of[@]}")
+    for ((run = 0; run < runs; run++)); do
+        pid=$(workers | head -1)
+        at=$EPOCHREALTIME
+        kill -9 "$pid"
+        until ctl status --json |
+            jq -e --argjson pid "$pid" '.workers[0] | .state == "running" and .pid != $pid' >/dev/null; do :; done
+        seconds "$at"
+        echo
+        stop
+        start --dataplane packet --workers "$count"
+        rules 150 | ctl apply - >/dev/null
+    done >"$files/away"
+    echo "  $count workers: rings $rings MiB, mcrd $(rss "/proc/$daemon/status") KiB," \
+        "workers $of_workers KiB together (anonymous), away $(median <"$files/away") s"
+    stop
+done
 
 echo
 echo "rules: time to apply, to read the counters, memory, and the program's time a packet:"

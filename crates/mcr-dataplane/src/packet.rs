@@ -46,7 +46,7 @@ use mcr_core::verdict::Pass;
 use rustix::thread::{CapabilitySet, sched_getaffinity};
 use tokio::sync::mpsc;
 
-use crate::{Applied, DataPlane, Description, Progress, bpf};
+use crate::{Applied, DataPlane, Description, Progress, bpf, netlink};
 use channel::{FromWorker, ToWorker};
 use interface::{Input, Output};
 use process::{Channel, Event, Process, What};
@@ -196,9 +196,14 @@ impl PacketPlane {
         }
         let mut outputs = BTreeMap::new();
         for index in change.install.iter().flat_map(interfaces) {
-            if !self.outputs.contains_key(&index) && !outputs.contains_key(&index) {
-                let output = Output::open(index, options, workers).map_err(blame(None))?;
-                outputs.insert(index, output);
+            if self.outputs.contains_key(&index) || outputs.contains_key(&index) {
+                continue;
+            }
+            match Output::open(index, options, workers) {
+                Ok(output) => drop(outputs.insert(index, output)),
+                // Netlink will say so too; until then its packets count as interface-gone.
+                Err(_) if netlink::name_of(index).is_err() => {}
+                Err(refusal) => return Err(blame(None)(refusal)),
             }
         }
         let old = |id: &RuleId| self.rules.get(id).map(|rule| rule.key.interface);
@@ -418,7 +423,15 @@ impl DataPlane for PacketPlane {
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => self.handle(event),
-                () = due => self.supervisor.handle_timeout(Instant::now()),
+                () = due => {
+                    // Answers that have come while the loop was busy count first.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                    while let Ok(event) = self.events.try_recv() {
+                        self.handle(event);
+                    }
+                    self.supervisor.handle_timeout(Instant::now());
+                }
             }
             self.obey();
         }

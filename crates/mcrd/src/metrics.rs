@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use mcr_core::api::{Count, Dropped, OutputStats, RuleStats, Stats, Status};
+use mcr_core::api::{Count, Dropped, OutputStats, RuleStats, Stats, Status, WorkerStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +28,7 @@ pub(crate) fn render(stats: &Stats, status: &Status) -> Result<String, fmt::Erro
     add_rules(&mut registry, &stats.rules);
     add_outputs(&mut registry, &stats.rules);
     add_status(&mut registry, status);
+    add_workers(&mut registry, &status.workers);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -76,6 +77,31 @@ fn add_status(registry: &mut Registry, status: &Status) {
         let labels = vec![("interface", interface.name.clone())];
         set(&groups, labels.clone(), interface.groups);
         set_dropped(&passed, &labels, &interface.passed);
+    }
+}
+
+fn add_workers(registry: &mut Registry, workers: &[WorkerStatus]) {
+    if workers.is_empty() {
+        return;
+    }
+    let running = gauges(registry, "worker_running", "Whether the worker forwards");
+    let restarts = counters(registry, "worker_restarts", "Times the worker was started again");
+    let size = gauges(registry, "ring_size_bytes", "Receive ring as granted");
+    let dropped = counters(registry, "ring_dropped_packets", "No room in the receive ring");
+    let granted = gauges(registry, "send_buffer_bytes", "Send buffer as granted");
+    for worker in workers {
+        let labels = vec![("worker", worker.worker.to_string())];
+        set(&running, labels.clone(), usize::from(worker.state == "running"));
+        restarts.get_or_create(&labels).inc_by(worker.restarts);
+        let at = |interface: &str| [labels.clone(), vec![("interface", interface.into())]].concat();
+        for ring in &worker.rings {
+            set(&size, at(&ring.interface), usize::try_from(ring.bytes).unwrap_or(usize::MAX));
+            dropped.get_or_create(&at(&ring.interface)).inc_by(ring.dropped);
+        }
+        for buffer in &worker.send_buffers {
+            let bytes = usize::try_from(buffer.granted).unwrap_or(usize::MAX);
+            set(&granted, at(&buffer.interface), bytes);
+        }
     }
 }
 

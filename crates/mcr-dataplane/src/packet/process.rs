@@ -141,6 +141,8 @@ async fn next(channel: &AsyncFd<OwnedFd>) -> Option<FromWorker> {
 pub(super) fn describe(status: ExitStatus, said: Option<&str>) -> String {
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(libc::SIGKILL)) => "killed (SIGKILL)".into(),
+        (None, Some(libc::SIGSYS)) => "killed for a system call that workers may not make".into(),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => "ended".into(),
     };

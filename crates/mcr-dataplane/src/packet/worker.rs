@@ -43,7 +43,8 @@ pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
     };
     std::panic::set_hook(Box::new(hook));
     let last = channel.try_clone()?;
-    let result = confine::pin(cpu).and_then(|()| confine::confine());
+    let result = rustix::thread::set_name(c"mcrd-worker").map_err(io::Error::from);
+    let result = result.and_then(|()| confine::pin(cpu)).and_then(|()| confine::confine());
     let result = result.and_then(|()| serve(channel));
     if let Err(error) = &result {
         let _ = channel::send(last.as_fd(), &FromWorker::Failed(error.to_string()), &[]);
