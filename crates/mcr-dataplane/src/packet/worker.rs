@@ -133,7 +133,7 @@ impl Worker {
                 };
                 if !frame.copied {
                     // SAFETY: the slot is given back by `done`, after the queues are flushed.
-                    unsafe { self.relay.frame(*interface, &frame, ring.place()) };
+                    unsafe { self.relay.frame(*interface, ring.place(), &frame) };
                     number += 1;
                     continue;
                 }
@@ -141,7 +141,11 @@ impl Worker {
                 self.relay.flush();
                 ring.done(number);
                 if let Some(frame) = ring.frame(0) {
-                    self.relay.copied(*interface, socket, &frame, ring.place(), &mut self.copy);
+                    let whole = whole(socket, &frame, &mut self.copy);
+                    self.relay.copied(*interface, ring.place(), whole.as_ref());
+                    if whole.is_some() {
+                        let _ = recv(&*socket, &mut [0; 1][..], RecvFlags::DONTWAIT);
+                    }
                 }
                 ring.done(1);
                 (frames, number) = (frames - number - 1, 0);
@@ -154,7 +158,7 @@ impl Worker {
 
     /// Waits for a frame or for the supervisor, unless the worker is `busy`; whether the
     /// supervisor has said something.
-    fn wait(&mut self, busy: bool) -> io::Result<bool> {
+    fn wait(&self, busy: bool) -> io::Result<bool> {
         let mut told = false;
         for (number, flags) in ready(&self.poll, busy)? {
             told |= number == CHANNEL;
@@ -233,7 +237,7 @@ impl Relay {
     /// # Safety
     ///
     /// The frame must stay as it is until the next [`Relay::flush`] has returned.
-    unsafe fn frame(&mut self, interface: IfIndex, received: &Received<'_>, place: &Place) {
+    unsafe fn frame(&mut self, interface: IfIndex, place: &Place, received: &Received<'_>) {
         let Received { bytes, length, packet_type, tag, vnet, copied: _ } = *received;
         if bytes.len() < length {
             return place.add_cut();
@@ -276,32 +280,14 @@ impl Relay {
         }
     }
 
-    /// Relays a frame that is too large for its slot: `slot` has its beginning, the socket's queue
-    /// all of it.
-    fn copied(
-        &mut self,
-        interface: IfIndex,
-        socket: &Socket,
-        slot: &Received<'_>,
-        place: &Place,
-        copy: &mut [u8],
-    ) {
-        let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
-        let whole = match recv(socket, &mut *copy, peek) {
-            Ok((_, length)) if length <= copy.len() && length > vnet::LEN => &copy[..length],
-            // Taken by a worker that has died since; or larger than IP allows.
-            Ok(_) | Err(_) => return place.add_cut(),
-        };
-        let bytes = &whole[vnet::LEN..];
-        if bytes.len() != slot.length || !bytes.starts_with(slot.bytes) {
-            return place.add_cut();
+    /// Relays a frame that is too large for its slot, if it could be had.
+    fn copied(&mut self, interface: IfIndex, place: &Place, whole: Option<&Received<'_>>) {
+        match whole {
+            // SAFETY: the copy is not written before the flush that follows.
+            Some(frame) => unsafe { self.frame(interface, place, frame) },
+            None => place.add_cut(),
         }
-        let vnet = VnetHeader::read(whole);
-        let frame = Received { bytes, vnet, ..*slot };
-        // SAFETY: the copy is not written before the flush that follows.
-        unsafe { self.frame(interface, &frame, place) };
         self.flush();
-        let _ = recv(socket, &mut [0_u8; 1][..], RecvFlags::TRUNC | RecvFlags::DONTWAIT);
     }
 
     fn flush(&mut self) {
@@ -309,6 +295,16 @@ impl Relay {
             queue.flush(&self.counters);
         }
     }
+}
+
+/// The whole of a frame of which `slot` has the beginning: the first in the socket's queue, where it
+/// stays until it is sent. `None` when it is not there: a worker that has died since has taken it.
+fn whole<'c>(socket: &Socket, slot: &Received<'_>, copy: &'c mut [u8]) -> Option<Received<'c>> {
+    let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    let (_, length) = recv(socket, &mut *copy, peek).ok()?;
+    let (vnet, bytes) = copy.get(..length)?.split_at_checked(vnet::LEN)?;
+    let same = bytes.len() == slot.length && bytes.starts_with(slot.bytes);
+    same.then(|| Received { bytes, vnet: VnetHeader::read(vnet), ..*slot })
 }
 
 fn watch(poll: &OwnedFd, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {
