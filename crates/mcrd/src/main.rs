@@ -65,7 +65,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let socket = Socket { instance, listener };
     match opened {
         Opened::Ebpf(plane, why) => {
-            runtime.block_on(eventloop::run(args, signals, socket, (plane, why), config))
+            runtime.block_on(eventloop::run(args, signals, socket, (*plane, why), config))
         }
         Opened::Packet(plane, why) => {
             runtime.block_on(eventloop::run(args, signals, socket, (plane, why), config))

@@ -18,7 +18,7 @@ pub(crate) enum Choice {
 
 /// A plane that runs, and why this one, unless it was named.
 pub(crate) enum Opened {
-    Ebpf(BpfPlane, Option<String>),
+    Ebpf(Box<BpfPlane>, Option<String>),
     Packet(PacketPlane, Option<String>),
 }
 
@@ -50,12 +50,12 @@ impl Choice {
             }
             Self::Named(Plane::Ebpf | Plane::Auto) => {
                 let plane = open_ebpf(args, config).map_err(ebpf_cannot)?;
-                Ok(Opened::Ebpf(plane, None))
+                Ok(Opened::Ebpf(Box::new(plane), None))
             }
             Self::Ebpf => match open_ebpf(args, config) {
                 Ok(plane) => {
                     let why = "it runs here, and costs less a packet than the packet plane";
-                    Ok(Opened::Ebpf(plane, Some(why.into())))
+                    Ok(Opened::Ebpf(Box::new(plane), Some(why.into())))
                 }
                 Err(why) => packet_instead(why)?.open(args, config),
             },
