@@ -68,7 +68,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             runtime.block_on(eventloop::run(args, signals, socket, (*plane, why), config))
         }
         Opened::Packet(plane, why) => {
-            runtime.block_on(eventloop::run(args, signals, socket, (plane, why), config))
+            runtime.block_on(eventloop::run(args, signals, socket, (*plane, why), config))
         }
     }
 }

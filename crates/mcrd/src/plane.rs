@@ -19,7 +19,7 @@ pub(crate) enum Choice {
 /// A plane that runs, and why this one, unless it was named.
 pub(crate) enum Opened {
     Ebpf(Box<BpfPlane>, Option<String>),
-    Packet(PacketPlane, Option<String>),
+    Packet(Box<PacketPlane>, Option<String>),
 }
 
 impl Choice {
@@ -46,7 +46,7 @@ impl Choice {
         match self {
             Self::Named(Plane::Packet) => {
                 let plane = open_packet(args, config).map_err(packet_cannot)?;
-                Ok(Opened::Packet(plane, None))
+                Ok(Opened::Packet(Box::new(plane), None))
             }
             Self::Named(Plane::Ebpf | Plane::Auto) => {
                 let plane = open_ebpf(args, config).map_err(ebpf_cannot)?;
@@ -62,7 +62,7 @@ impl Choice {
             Self::Packet(why) => {
                 let plane = open_packet(args, config).map_err(packet_cannot)?;
                 let why = format!("the ebpf plane cannot run: {}", why.message);
-                Ok(Opened::Packet(plane, Some(why)))
+                Ok(Opened::Packet(Box::new(plane), Some(why)))
             }
         }
     }
