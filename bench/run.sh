@@ -139,7 +139,7 @@ relayed "the packet plane, 2 workers, past the output's queue" --dataplane packe
 
 echo
 echo "CPU added by the eBPF plane, one output (unpaced sender, with the relay and without, in turns):"
-start
+start --dataplane ebpf
 rules 1 | ctl apply - >/dev/null
 : >"$files/with"
 : >"$files/without"
@@ -184,7 +184,7 @@ done
 echo
 echo "rules: time to apply, to read the counters, memory, and the program's time a packet:"
 for count in 10 1000 10000; do
-    start --measure
+    start --dataplane ebpf --measure
     rules "$count" >"$files/rules.toml"
     rss() { awk '/VmRSS/ { print $2 }' "/proc/$daemon/status"; }
     before=$(rss)

@@ -21,6 +21,7 @@ mod confine;
 mod filter;
 mod interface;
 mod process;
+mod rhythm;
 mod ring;
 mod send;
 mod shared;

@@ -4,11 +4,13 @@
 //! It needs no privilege: its sockets were opened by the supervisor.
 
 use std::io;
+use std::num::NonZeroU64;
 
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, remove_capability_from_bounding_set, sched_setaffinity,
-    set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    set_capabilities, set_current_timer_slack, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -22,6 +24,7 @@ const NOBODY: u32 = 65534;
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
     libc::SYS_close,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -40,6 +43,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
+    libc::SYS_nanosleep,
     libc::SYS_pread64,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
@@ -58,6 +62,11 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     Ok(sched_setaffinity(None, &cpus)?)
+}
+
+/// Pauses end when they are due: the kernel may not round them up (50 µs by default).
+pub(crate) fn sleep_precisely() -> io::Result<()> {
+    Ok(set_current_timer_slack(NonZeroU64::new(1))?)
 }
 
 /// Gives everything up. The process has one thread.

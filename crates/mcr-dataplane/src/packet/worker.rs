@@ -4,25 +4,28 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use mcr_core::action::PlaneChange;
 use mcr_core::forward::{ForwardTable, Frame, PacketType, Verdict, forward};
 use mcr_core::link::IfIndex;
 use mcr_core::verdict::OutputDrop;
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, recv};
+use rustix::thread::nanosleep;
 use socket2::Socket;
 
 use super::channel::{self, FromWorker, ToWorker};
 use super::confine;
+use super::rhythm::{self, Rhythm};
 use super::ring::{Received, Ring};
 use super::send::SendQueue;
 use super::shared::{CounterMemory, Place};
 use super::socket;
 use super::vnet::{self, VnetHeader};
 
-/// While frames keep coming, messages wait for so many rounds: about a millisecond.
+/// While frames keep coming, messages wait for so many rounds: a millisecond or two.
 const ROUNDS: u32 = 16;
 /// The largest super-packet, an IPv4 packet, with its headers; rounded up.
 const COPY: usize = 66_000;
@@ -44,7 +47,10 @@ pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
     std::panic::set_hook(Box::new(hook));
     let last = channel.try_clone()?;
     let result = rustix::thread::set_name(c"mcrd-worker").map_err(io::Error::from);
-    let result = result.and_then(|()| confine::pin(cpu)).and_then(|()| confine::confine());
+    let result = result
+        .and_then(|()| confine::pin(cpu))
+        .and_then(|()| confine::sleep_precisely())
+        .and_then(|()| confine::confine());
     let result = result.and_then(|()| serve(channel));
     if let Err(error) = &result {
         let _ = channel::send(last.as_fd(), &FromWorker::Failed(error.to_string()), &[]);
@@ -65,18 +71,34 @@ pub(crate) fn serve(channel: OwnedFd) -> io::Result<()> {
         relay: Relay { counters, table: ForwardTable::default(), queues: HashMap::default() },
         copy: vec![0; COPY].into(),
     };
-    let mut round = 0_u32;
+    let (mut rhythm, mut round) = (Rhythm::default(), 0_u32);
     loop {
-        let busy = worker.synced && worker.receive();
+        let frames = if worker.synced { worker.receive() } else { 0 };
+        rhythm.found(frames);
         round = round.wrapping_add(1);
-        if busy && !round.is_multiple_of(ROUNDS) {
-            continue;
-        }
-        let told = worker.wait(busy)?;
+        let told = if round.is_multiple_of(ROUNDS) {
+            worker.wait(true)?
+        } else if frames > 0 {
+            false
+        } else if rhythm.pauses() {
+            pause();
+            false
+        } else {
+            let begin = Instant::now();
+            let told = worker.wait(false)?;
+            rhythm.waited(begin.elapsed());
+            told
+        };
         if told && !worker.obey()? {
             return Ok(());
         }
     }
+}
+
+fn pause() {
+    let time = Timespec { tv_sec: 0, tv_nsec: rhythm::PAUSE.subsec_nanos().into() };
+    // Interrupted, it is short; that does not matter.
+    let _ = nanosleep(&time);
 }
 
 fn wait_for_setup(poll: &OwnedFd, channel: BorrowedFd<'_>) -> io::Result<Option<CounterMemory>> {
@@ -119,12 +141,12 @@ struct Relay {
 }
 
 impl Worker {
-    /// A batch of each ring; whether there was any.
-    fn receive(&mut self) -> bool {
-        let mut busy = false;
+    /// A batch of each ring; the number of frames.
+    fn receive(&mut self) -> usize {
+        let mut received = 0;
         for Input { interface, socket, ring } in &mut self.inputs {
             let mut frames = ring.ready();
-            busy |= frames > 0;
+            received += frames;
             let mut number = 0;
             while number < frames {
                 let Some(frame) = ring.frame(number) else {
@@ -153,14 +175,14 @@ impl Worker {
             self.relay.flush();
             ring.done(frames);
         }
-        busy
+        received
     }
 
-    /// Waits for a frame or for the supervisor, unless the worker is `busy`; whether the
-    /// supervisor has said something.
-    fn wait(&self, busy: bool) -> io::Result<bool> {
+    /// Waits for a frame or for the supervisor, or only looks, `now`; whether the supervisor has
+    /// said something.
+    fn wait(&self, now: bool) -> io::Result<bool> {
         let mut told = false;
-        for (number, flags) in ready(&self.poll, busy)? {
+        for (number, flags) in ready(&self.poll, now)? {
             told |= number == CHANNEL;
             if number == CHANNEL || !flags.contains(epoll::EventFlags::ERR) {
                 continue;
@@ -319,7 +341,7 @@ fn ready(
 ) -> io::Result<impl Iterator<Item = (u64, epoll::EventFlags)> + use<>> {
     const EMPTY: epoll::Event =
         epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
-    const NOW: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut events = [EMPTY; EVENTS];
     let count = match epoll::wait(poll, &mut events[..], now.then_some(&NOW)) {
         Ok(count) => count,
