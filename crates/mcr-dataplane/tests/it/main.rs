@@ -1,4 +1,4 @@
-//! The eBPF plane against the kernel. Each test runs in a network namespace of its own, which its
+//! The planes against the kernel. Each test runs in a network namespace of its own, which its
 //! thread enters and which ends with the thread.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
@@ -6,5 +6,6 @@
 
 mod maps;
 mod namespace;
+mod plane;
 mod tags;
 mod vectors;

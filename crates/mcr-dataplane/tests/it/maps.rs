@@ -2,10 +2,10 @@
 
 use mcr_core::action::{OutputId, PlaneChange, RuleId};
 use mcr_core::vectors::Vector;
-use mcr_dataplane::DataPlane;
 use mcr_dataplane::bpf::Attach;
 
-use crate::namespace::{Namespace, TestPlane, run};
+use crate::namespace::{Namespace, run};
+use crate::plane::{Kind, TestPlane};
 
 /// Rules `first` to `last` with two outputs each, ids as given.
 fn change(namespace: &Namespace, numbers: std::ops::Range<u32>, ids: u32) -> PlaneChange {
@@ -35,14 +35,14 @@ fn change(namespace: &Namespace, numbers: std::ops::Range<u32>, ids: u32) -> Pla
 #[test]
 fn space_is_used_again() {
     run(|namespace| {
-        let mut plane = TestPlane::open(Attach::Tcx);
+        let mut plane = TestPlane::open(Kind::Bpf(Attach::Tcx));
         // 500 of 512 rules with 2 of 1024 outputs each, all replaced again and again.
         for round in 0..6 {
             let ids = 500 * (round % 2);
             let mut change = change(namespace, round * 500..(round + 1) * 500, ids);
             change.remove =
                 if round == 0 { Vec::new() } else { (500 - ids..1000 - ids).map(RuleId).collect() };
-            plane.0.apply(&change).unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+            plane.apply(&change).unwrap_or_else(|e| panic!("round {round}: {e:?}"));
         }
     });
 }
@@ -50,24 +50,24 @@ fn space_is_used_again() {
 #[test]
 fn a_change_that_does_not_fit_changes_nothing() {
     run(|namespace| {
-        let mut plane = TestPlane::open(Attach::Tcx);
-        plane.0.apply(&change(namespace, 0..10, 0)).unwrap();
+        let mut plane = TestPlane::open(Kind::Bpf(Attach::Tcx));
+        plane.apply(&change(namespace, 0..10, 0)).unwrap();
         let frame = mcr_core::vectors::bytes(
             "01005e010001 02000000000a 0800 4500001c00000000201100000a000001ef010001 \
              0fa0138800080000",
         )
         .unwrap();
         let taken = |plane: &mut TestPlane| {
-            plane.0.test_run(namespace.indexes[0], &frame, None).unwrap();
-            plane.0.counters((1, 0)).unwrap().rules[0].matched.packets
+            plane.bpf().test_run(namespace.indexes[0], &frame, None).unwrap();
+            plane.counters((1, 0)).rules[0].matched.packets
         };
         assert_eq!(taken(&mut plane), 1);
         // 2048 outputs are there, 1100 rules would take 2200.
-        let refused = plane.0.apply(&change(namespace, 10..1110, 10)).unwrap_err();
+        let refused = plane.apply(&change(namespace, 10..1110, 10)).unwrap_err();
         assert_eq!(refused.refusal.code, mcr_core::refusal::Code::Capacity);
         assert_eq!(taken(&mut plane), 2);
         // All that was taken for it is free again.
-        plane.0.apply(&change(namespace, 10..510, 10)).unwrap();
+        plane.apply(&change(namespace, 10..510, 10)).unwrap();
         assert_eq!(taken(&mut plane), 3);
     });
 }

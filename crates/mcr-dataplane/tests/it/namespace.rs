@@ -2,15 +2,12 @@
 
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mcr_core::link::{IfIndex, Links};
-use mcr_core::relay::Limits;
 use mcr_core::vectors::{INTERFACES, links};
-use mcr_dataplane::DataPlane;
-use mcr_dataplane::bpf::{Attach, BpfPlane, Options};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const ETH_P_IP: u16 = 0x0800;
@@ -81,25 +78,17 @@ impl Namespace {
     pub(crate) fn far_end(&self, name: &str) -> Socket {
         raw(&format!("{name}p"))
     }
-}
 
-/// A plane of its own, stopped and cleaned when dropped.
-pub(crate) struct TestPlane(pub(crate) BpfPlane);
-
-impl TestPlane {
-    pub(crate) fn open(attach: Attach) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let instance = format!("test-{}-{number}", std::process::id());
-        let limits = Limits { rules: 1024, outputs: 1024 };
-        let options = Options { instance, attach, limits, measure: false };
-        Self(BpfPlane::open(&options).unwrap())
-    }
-}
-
-impl Drop for TestPlane {
-    fn drop(&mut self) {
-        self.0.stop();
+    /// The same for super-packets: each frame is sent behind a `struct virtio_net_hdr`.
+    pub(crate) fn far_end_with_offload(&self, name: &str) -> Socket {
+        let socket = self.far_end(name);
+        let (one, length) = (1_i32, size_of::<i32>() as libc::socklen_t);
+        let (level, option) = (libc::SOL_PACKET, libc::PACKET_VNET_HDR);
+        let value = std::ptr::from_ref(&one).cast();
+        // SAFETY: the kernel reads the `length` bytes of `one`.
+        let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        socket
     }
 }
 
@@ -118,6 +107,16 @@ pub(crate) fn frames_until(tap: &Socket, last: impl Fn(&[u8]) -> bool) -> Vec<Ve
             return frames;
         }
         frames.push(frame);
+    }
+}
+
+/// Waits for a condition.
+#[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
