@@ -12,6 +12,7 @@ mod lab;
 mod load;
 mod promises;
 mod refusals;
+mod rings;
 mod start;
 mod table;
 mod traffic;

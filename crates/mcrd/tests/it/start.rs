@@ -103,6 +103,14 @@ fn nobody() -> Command {
     command
 }
 
+/// `mcrd` without CAP_NET_RAW; arguments may follow.
+pub(crate) fn without_raw_sockets(lab: &Lab) -> Command {
+    let mut command = lab.command("relay", "setpriv");
+    command.args(["--bounding-set=-net_raw", "--inh-caps=-all", env!("CARGO_BIN_EXE_mcrd")]);
+    command.args(["--instance", &lab.name]);
+    command
+}
+
 /// Runs it where bpf(2) is not there, as in a kernel without eBPF.
 pub(crate) fn without_bpf<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     let filter = SeccompFilter::new(
@@ -157,16 +165,16 @@ fn without_bpf_it_says_so() {
     let Some((lab, _traces)) = lab() else { return };
     without_bpf(|| {
         let fragments = ["does not run eBPF", "CONFIG_BPF_SYSCALL"];
-        let auto = refused(&lab, &mut lab.mcrd(&[]), &fragments);
-        assert!(auto.contains("no data plane can run here"), "{auto}");
         refused(&lab, &mut lab.mcrd(&["--dataplane", "ebpf"]), &fragments);
+        let mut command = without_raw_sockets(&lab);
+        let both = ["no data plane can run here; ebpf: ", "; packet: ", "CAP_NET_RAW"];
+        refused(&lab, &mut command, &[&both[..], &fragments].concat());
     });
 }
+
 #[test]
 fn what_stands_in_the_way_is_refused_and_kept() {
     let Some((lab, _traces)) = lab() else { return };
-    let packet = ["packet plane is not in this version", "--dataplane ebpf"];
-    refused(&lab, &mut lab.mcrd(&["--dataplane", "packet"]), &packet);
     let missing = lab.folder.path().join("none.toml");
     let missing = missing.to_str().unwrap();
     refused(&lab, &mut lab.mcrd(&["--config", missing]), &["cannot read", missing]);
@@ -231,7 +239,7 @@ fn crash_and_restart(attach: &str) {
     assert!(pins(&lab.name).exists());
     // Starts that are refused in between harm nothing.
     let plain = lab.file("plain.sock", "");
-    for wrong in [["--dataplane", "packet"], ["--socket", plain.to_str().unwrap()]] {
+    for wrong in [["--workers", "0"], ["--socket", plain.to_str().unwrap()]] {
         assert!(!lab.mcrd(&wrong).output().unwrap().status.success());
     }
     let other = "--interface veth3 --group 239.10.2.1 --port 6002 --expect 500";
@@ -267,6 +275,51 @@ fn forwarding_outlives_the_daemon_and_the_next_takes_over() {
 #[test]
 fn with_clsact_too_forwarding_outlives_the_daemon() {
     crash_and_restart("clsact");
+}
+
+/// The packet plane after an eBPF plane that was killed: its program goes.
+fn the_packet_plane_takes_over(attach: &str) {
+    let Some((lab, _traces)) = lab() else { return };
+    let config = lab.file("mcr.toml", RULE);
+    let arguments = ["--config", config.to_str().unwrap()];
+    let mut daemon = attached(&lab, attach, &arguments);
+    let add = ["add", "239.1.2.1:5002@veth1", "239.10.2.1:6002@veth2", "--name", "r"];
+    daemon.ok(&add);
+    daemon.signal(Signal::KILL);
+    assert!(!daemon.wait().success());
+    assert!(pins(&lab.name).exists());
+
+    let mut daemon = lab.daemon_as(&[Plane::Packet.arguments(), &arguments].concat());
+    assert!(!pins(&lab.name).exists(), "{}", daemon.log());
+    assert!(!has_clsact(&lab, "veth1"));
+    let origins: Vec<_> =
+        daemon.list().as_array().unwrap().iter().map(|rule| rule["origin"].clone()).collect();
+    assert_eq!(origins, ["file", "runtime"]);
+    for (sink, sent) in [
+        (RECEIVED, SENT),
+        (
+            "--interface veth3 --group 239.10.2.1 --port 6002",
+            "--group 239.1.2.1 --port 5002 --size 100",
+        ),
+    ] {
+        let receiver = lab.receiver("sink", &format!("{sink} --expect 500 --linger 300ms"));
+        lab.send(&format!("{sent} --rate 2000 --count 500"));
+        receiver.lossless(500);
+    }
+    daemon.stop();
+    nothing_is_left(&lab.name);
+    assert_eq!(lab.packet_sockets("relay"), 0);
+    nothing_is_relayed(&lab);
+}
+
+#[test]
+fn the_packet_plane_ends_what_a_killed_ebpf_plane_has_left() {
+    the_packet_plane_takes_over("tcx");
+}
+
+#[test]
+fn with_clsact_too_the_packet_plane_ends_what_is_left() {
+    the_packet_plane_takes_over("clsact");
 }
 
 #[test]

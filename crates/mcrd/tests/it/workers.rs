@@ -11,28 +11,30 @@ use serde_json::{Value, json};
 use crate::control::{change, get};
 use crate::lab::{Daemon, Lab, Plane, end, wait_for};
 use crate::load::rule;
-use crate::start::{RULE, nothing_is_left, nothing_is_relayed, refused, traced, without_bpf};
+use crate::start::{
+    RULE, nothing_is_left, nothing_is_relayed, refused, traced, without_bpf, without_raw_sockets,
+};
 
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const GEN: &str = "--group 239.1.1.1 --port 5001";
 
 /// What the daemon says of its workers.
-fn workers(daemon: &Daemon) -> Vec<Value> {
+pub(crate) fn workers(daemon: &Daemon) -> Vec<Value> {
     let status = daemon.json(&["status", "--workers", "--json"]);
     status["workers"].as_array().unwrap_or_else(|| panic!("no workers: {status}")).clone()
 }
 
-fn pid(worker: &Value) -> Option<u32> {
+pub(crate) fn pid(worker: &Value) -> Option<u32> {
     worker["pid"].as_u64().map(|pid| pid.try_into().unwrap())
 }
 
 /// Of every worker; all must run.
-fn pids(daemon: &Daemon) -> Vec<u32> {
+pub(crate) fn pids(daemon: &Daemon) -> Vec<u32> {
     all_run(daemon);
     workers(daemon).iter().filter_map(pid).collect()
 }
 
-fn all_run(daemon: &Daemon) {
+pub(crate) fn all_run(daemon: &Daemon) {
     let running = |worker: &Value| worker["state"] == "running" && pid(worker).is_some();
     wait_for("all workers run", || workers(daemon).iter().all(running));
 }
@@ -42,12 +44,12 @@ fn has_ended(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| line.is_empty())
 }
 
-fn add_streams(daemon: &Daemon, streams: usize) {
+pub(crate) fn add_streams(daemon: &Daemon, streams: usize) {
     change(daemon, &(1..=streams).map(|k| json!({"add": rule(k)})).collect());
 }
 
 /// Streams through the rules of [`add_streams`], none of which misses a packet or has one twice.
-fn streams_are_whole(lab: &Lab, streams: u64) {
+pub(crate) fn streams_are_whole(lab: &Lab, streams: u64) {
     let flows = format!("--streams {streams}");
     let receiver = lab.receiver("sink", &format!("{SINK} {flows} --expect 200 --linger 300ms"));
     lab.send(&format!("{GEN} {flows} --rate 200 --count 200 --size 300"));
@@ -69,22 +71,26 @@ pub(crate) fn any_number_of_workers_keeps_streams_whole(plane: Plane) {
 pub(crate) fn killing_a_worker_loses_nothing(plane: Plane) {
     let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
-    add_streams(&daemon, 150);
-    let killed = pids(&daemon)[0];
-    let flows = "--streams 150";
-    let receiver = format!("{SINK} {flows} --expect 2000 --idle 3s --linger 300ms");
+    let load = "--streams 150 --rate 666 --count 2000 --size 200";
+    kill_under_load(&lab, &daemon, 150, load);
+}
+
+/// Kills a worker while `streams` streams go through it: nothing is lost, only the batch in hand
+/// comes twice, and another worker runs within a second.
+pub(crate) fn kill_under_load(lab: &Lab, daemon: &Daemon, streams: usize, load: &str) {
+    add_streams(daemon, streams);
+    let all = pids(daemon);
+    let receiver = format!("{SINK} --streams {streams} --expect 2000 --idle 3s --linger 300ms");
     let receiver = lab.receiver("sink", &receiver);
     let (sent, away) = std::thread::scope(|scope| {
-        let load = format!("{GEN} {flows} --rate 666 --count 2000 --size 200");
-        let lab = &lab;
-        let sender = scope.spawn(move || lab.send(&load));
+        let sender = scope.spawn(|| lab.send(&format!("{GEN} {load}")));
         daemon.settled("s1", 666);
         let begin = Instant::now();
-        end(Some(killed), Signal::KILL);
+        end(Some(all[0]), Signal::KILL);
         let runs = |worker: &Value| {
-            worker["state"] == "running" && pid(worker).is_some_and(|pid| pid != killed)
+            worker["state"] == "running" && pid(worker).is_some_and(|pid| pid != all[0])
         };
-        wait_for("another worker", || runs(&workers(&daemon)[0]));
+        wait_for("another worker", || runs(&workers(daemon)[0]));
         let away = begin.elapsed();
         (sender.join().unwrap(), away)
     });
@@ -213,10 +219,8 @@ pub(crate) fn a_number_of_workers_that_cannot_be_is_refused(plane: Plane) {
 
 pub(crate) fn without_the_capability_for_raw_sockets_it_names_it(plane: Plane) {
     let (lab, _traces) = traced(plane);
-    let mut command = lab.command("relay", "setpriv");
-    command.args(["--bounding-set=-net_raw", "--inh-caps=-all", env!("CARGO_BIN_EXE_mcrd")]);
-    command.args(["--instance", &lab.name]).args(plane.arguments());
-    refused(&lab, &mut command, &["CAP_NET_RAW"]);
+    let mut command = without_raw_sockets(&lab);
+    refused(&lab, command.args(plane.arguments()), &["CAP_NET_RAW"]);
 }
 
 pub(crate) fn auto_takes_the_packet_plane_where_bpf_cannot_be_used(plane: Plane) {
