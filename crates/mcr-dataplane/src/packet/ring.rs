@@ -88,14 +88,17 @@ impl Ring {
         let (reached, sent) = (self.place.reached(), self.place.sent());
         for slot in reached..sent {
             let at = self.slot(slot);
+            if self.status(at).load(Ordering::Acquire) & USER == 0 {
+                continue;
+            }
             // One that was given back may have been filled again: then it has no mark, or another
-            // number, and stays.
+            // number, and stays. Only now, with the status, is that there to be read.
             let given = if self.layout.blocks {
                 self.u64(at + BLOCK_SEQUENCE) != self.place.sequence()
             } else {
                 self.byte(at + MARK) == 0
             };
-            if !given && self.status(at).load(Ordering::Acquire) & USER != 0 {
+            if !given {
                 self.status(at).store(KERNEL, Ordering::Release);
             }
         }
