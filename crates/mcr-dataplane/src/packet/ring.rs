@@ -12,6 +12,9 @@
 //! the process: whoever maps the ring next goes on there, and at most the batch in hand is seen
 //! twice.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsRawFd;
@@ -19,7 +22,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{sockaddr_ll, tpacket2_hdr, tpacket3_hdr};
 use memmap2::{MmapOptions, MmapRaw};
-use socket2::Socket;
 
 use super::shared::Place;
 use super::socket::RingLayout;
@@ -71,7 +73,11 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// Maps the ring of a socket, and goes on where `place` says.
-    pub(crate) fn open(socket: &Socket, layout: RingLayout, place: Place) -> io::Result<Self> {
+    pub(crate) fn open(
+        socket: &impl AsRawFd,
+        layout: RingLayout,
+        place: Place,
+    ) -> io::Result<Self> {
         let bytes = usize::try_from(layout.bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let map = MmapOptions::new().len(bytes).map_raw(socket.as_raw_fd())?;
         let ring = Self { map, layout, place, batch: Vec::with_capacity(BATCH), next: (0, 0, 0) };
@@ -99,7 +105,7 @@ impl Ring {
                 self.byte(at + MARK) == 0
             };
             if !given {
-                self.status(at).store(KERNEL, Ordering::Release);
+                give_back(self.status(at));
             }
         }
         if sent > reached {
@@ -214,7 +220,7 @@ impl Ring {
         }
         self.place.set_sent(end);
         for at in self.batch.drain(..frames) {
-            status(&self.map, at).store(KERNEL, Ordering::Release);
+            give_back(status(&self.map, at));
         }
         self.place.set_reached(end);
     }
@@ -223,7 +229,7 @@ impl Ring {
         let next = self.place.reached() + 1;
         self.place.set_sequence(self.u64(block + BLOCK_SEQUENCE));
         self.place.set_sent(next);
-        self.status(block).store(KERNEL, Ordering::Release);
+        give_back(self.status(block));
         self.place.set_taken(0);
         self.place.set_reached(next);
     }
@@ -257,6 +263,8 @@ impl Ring {
 
     fn mark(&self, at: usize) {
         assert!(at < self.map.len());
+        #[cfg(test)]
+        tests::step();
         // SAFETY: `at` lies in the mapping.
         let byte = unsafe { self.map.as_mut_ptr().add(at) };
         // SAFETY: the slot is ours, so nobody else accesses this byte, which belongs to no header
@@ -282,6 +290,13 @@ impl Ring {
         // which takes `self` mutably.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
+}
+
+/// From here on the kernel may fill it.
+fn give_back(status: &AtomicU32) {
+    #[cfg(test)]
+    tests::step();
+    status.store(KERNEL, Ordering::Release);
 }
 
 /// The status word at `at`: shared with the kernel, as an atomic.

@@ -203,11 +203,11 @@ impl Place {
 
     /// Released: whoever reads this after a crash sees what was done before it.
     pub(crate) fn set_reached(&self, slot: u64) {
-        self.0.words()[REACHED].store(slot, Ordering::Release);
+        self.set(REACHED, slot);
     }
 
     pub(crate) fn set_sent(&self, slot: u64) {
-        self.0.words()[SENT].store(slot, Ordering::Release);
+        self.set(SENT, slot);
     }
 
     /// Frames of the block in hand that have been sent (block rings).
@@ -216,7 +216,7 @@ impl Place {
     }
 
     pub(crate) fn set_taken(&self, frames: u64) {
-        self.0.words()[TAKEN].store(frames, Ordering::Release);
+        self.set(TAKEN, frames);
     }
 
     /// The kernel's number of the last block that was sent whole (block rings).
@@ -225,7 +225,13 @@ impl Place {
     }
 
     pub(crate) fn set_sequence(&self, number: u64) {
-        self.0.words()[SEQUENCE].store(number, Ordering::Release);
+        self.set(SEQUENCE, number);
+    }
+
+    fn set(&self, word: usize, value: u64) {
+        #[cfg(test)]
+        super::ring::tests::step();
+        self.0.words()[word].store(value, Ordering::Release);
     }
 
     /// A frame that the kernel could only hand over in part: it had no room for the rest.
