@@ -413,7 +413,7 @@ fn links_that_a_refused_change_has_missed_are_followed_at_the_retry() {
     world.relay.handle_links(world.links.clone(), world.now);
     while let Some(Action::Apply(change)) = world.relay.poll_action() {
         let result = world.apply(change);
-        world.relay.handle_applied(result);
+        world.relay.handle_applied(result.map(|()| Vec::new()));
     }
     world.wait(RETRY);
     assert_eq!(world.plane[&world.ids("a").0].outputs[0].interface, IfIndex(33));
