@@ -48,7 +48,7 @@ fn names(daemon: &Daemon) -> Vec<String> {
 }
 
 /// `mcrctl` with its exit code and what it says on standard error.
-fn ctl(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn ctl(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(sibling("mcrctl"));
     let command = command.args(["--instance", &daemon.instance]).args(arguments);
     let output = command.stdin(Stdio::null()).output().unwrap();

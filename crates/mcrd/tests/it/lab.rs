@@ -143,11 +143,6 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).lines().skip(1).count()
     }
 
-    /// Waits until somebody captures.
-    pub(crate) fn wait_for_packet_socket(&self, role: &str) {
-        wait_for("a capture", || self.packet_sockets(role) > 0);
-    }
-
     /// A file with this text.
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);

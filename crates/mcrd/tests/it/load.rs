@@ -48,9 +48,7 @@ pub(crate) fn a_zero_checksum_stays_zero(plane: Plane) {
     let mut tcpdump = lab.command("sink", "timeout");
     tcpdump.args(["30", "tcpdump", "-i", "veth3", "-n", "-vv", "--immediate-mode", "-c", "50"]);
     tcpdump.args(["udp", "port", "6001"]);
-    let child = tcpdump.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut tcpdump = Background(Some(child));
-    lab.wait_for_packet_socket("sink");
+    let mut tcpdump = Background::capture(tcpdump.stdout(Stdio::piped()));
     let receiver = lab.receiver("sink", &format!("{SINK} --expect 50"));
     lab.send(&format!("{GEN} --rate 1000 --count 50 --size 101 --checksum none"));
     receiver.lossless(50);

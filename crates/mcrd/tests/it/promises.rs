@@ -1,7 +1,7 @@
 //! What MCR promises about everything that is not a relayed packet.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::lab::{Daemon, Lab, Plane, run, wait_for};
 use crate::traffic::Background;
@@ -177,9 +177,7 @@ pub(crate) fn memberships_of_unchanged_rules_are_not_touched(plane: Plane) {
     let filter = ["-i", "veth0", "-n", "-l", "-v", "--immediate-mode", "igmp"];
     let path = lab.folder.path().join("igmp");
     let file = File::create(&path).unwrap();
-    let child = tcpdump.args(filter).stdout(file).stderr(Stdio::null()).spawn().unwrap();
-    let _tcpdump = Background(Some(child));
-    lab.wait_for_packet_socket("gen");
+    let _tcpdump = Background::capture(tcpdump.args(filter).stdout(file));
     for n in 1..=20 {
         let input = format!("239.1.2.{n}:5001@veth1");
         daemon.ok(&["add", &input, "239.10.2.1:6001@veth2", "--name", "other"]);

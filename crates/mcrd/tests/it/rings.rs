@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::control::change;
+use crate::daemon::ctl;
 use crate::forwarding::sums;
 use crate::lab::{Daemon, Lab, Plane, end, run, wait_for};
 use crate::load::rule;
@@ -107,7 +108,8 @@ pub(crate) fn a_ring_that_cannot_be_had_is_refused_with_the_remedy(plane: Plane)
     let number = most.to_string();
     let arguments = ["--dataplane", "packet", "--workers", &number, "--config"];
     let mut daemon = lab.daemon_as(&[&arguments[..], &[config.to_str().unwrap()]].concat());
-    let said = daemon.refused(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2"]);
+    let (code, said) = ctl(&daemon, &["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2"]);
+    assert_eq!(code, Some(1), "{said}");
     for fragment in ["veth1", "ring_mib", "--workers", &format!("{most} × 4096 MiB")] {
         assert!(said.contains(fragment), "lacks {fragment:?}: {said}");
     }
@@ -126,7 +128,8 @@ pub(crate) fn an_interface_without_ethernet_is_refused(plane: Plane) {
     lab.ip("relay", "address add 10.0.9.1/24 dev tun0");
     lab.ip("relay", "link set tun0 up");
     let daemon = lab.daemon(&[]);
-    let said = daemon.refused(&["add", "239.1.1.1:5001@tun0", "239.10.1.1:6001@veth2"]);
+    let (code, said) = ctl(&daemon, &["add", "239.1.1.1:5001@tun0", "239.10.1.1:6001@veth2"]);
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("tun0") && said.contains("Ethernet"), "{said}");
     assert_eq!(daemon.list(), json!([]));
     assert_eq!(lab.packet_sockets("relay"), 0);

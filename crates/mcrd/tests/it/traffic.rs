@@ -60,6 +60,20 @@ impl Receiver {
 pub(crate) struct Background(pub(crate) Option<Child>);
 
 impl Background {
+    /// Starts tcpdump and waits until it captures. That its socket is there is not enough.
+    pub(crate) fn capture(tcpdump: &mut Command) -> Self {
+        let mut child = tcpdump.stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "{tcpdump:?} does not capture");
+        }
+        // Whoever has nobody to read what it says dies of it.
+        child.stderr = Some(said.into_inner());
+        Self(Some(child))
+    }
+
     /// Ends it by SIGINT; its standard output.
     pub(crate) fn stop(mut self) -> Output {
         let child = self.0.take().unwrap();
