@@ -64,11 +64,13 @@ pub enum OutputDrop {
     NoMemory = 5,
     /// The output interface has no address to send from.
     NoAddress = 6,
+    /// The kernel refused the packet for a reason of its own.
+    Refused = 7,
 }
 
 impl OutputDrop {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Mtu,
         Self::TtlExpired,
         Self::InterfaceDown,
@@ -76,6 +78,7 @@ impl OutputDrop {
         Self::QueueFull,
         Self::NoMemory,
         Self::NoAddress,
+        Self::Refused,
     ];
 
     /// The name in JSON, metrics and tables.
@@ -88,6 +91,7 @@ impl OutputDrop {
             Self::QueueFull => "queue-full",
             Self::NoMemory => "no-memory",
             Self::NoAddress => "no-address",
+            Self::Refused => "refused",
         }
     }
 
@@ -116,6 +120,11 @@ impl OutputDrop {
             Self::NoAddress => {
                 "the output interface has no IPv4 address that can be sent from: add one, or give \
                  the output a source (on lo one that is not of this host)"
+            }
+            Self::Refused => {
+                "the kernel refused to send the packet (neither for want of memory nor of room): \
+                 capture it with tcpdump, look for unusual offloads of the input interface \
+                 (`ethtool -k`), and report it"
             }
         }
     }

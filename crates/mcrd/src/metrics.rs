@@ -88,6 +88,7 @@ fn add_workers(registry: &mut Registry, workers: &[WorkerStatus]) {
     let restarts = counters(registry, "worker_restarts", "Times the worker was started again");
     let size = gauges(registry, "ring_size_bytes", "Receive ring as granted");
     let dropped = counters(registry, "ring_dropped_packets", "No room in the receive ring");
+    let unusable = counters(registry, "ring_unusable_packets", "Handed over only in part");
     let granted = gauges(registry, "send_buffer_bytes", "Send buffer as granted");
     for worker in workers {
         let labels = vec![("worker", worker.worker.to_string())];
@@ -97,6 +98,7 @@ fn add_workers(registry: &mut Registry, workers: &[WorkerStatus]) {
         for ring in &worker.rings {
             set(&size, at(&ring.interface), usize::try_from(ring.bytes).unwrap_or(usize::MAX));
             dropped.get_or_create(&at(&ring.interface)).inc_by(ring.dropped);
+            unusable.get_or_create(&at(&ring.interface)).inc_by(ring.unusable);
         }
         for buffer in &worker.send_buffers {
             let bytes = usize::try_from(buffer.granted).unwrap_or(usize::MAX);

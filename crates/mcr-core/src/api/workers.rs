@@ -44,6 +44,10 @@ pub struct RingStatus {
     pub copy_buffer: u64,
     /// Packets that the kernel had no room for in this ring (tp_drops).
     pub dropped: u64,
+    /// Packets that the kernel handed over only in part, since the copy buffer was full, or with an
+    /// offload that MCR does not know.
+    #[serde(default)]
+    pub unusable: u64,
 }
 
 /// The send buffer of a worker's socket on an output interface.

@@ -80,7 +80,8 @@ enum output_drop {
 	OUTPUT_QUEUE_FULL = 4,
 	OUTPUT_NO_MEMORY = 5,
 	OUTPUT_NO_ADDRESS = 6,
-	OUTPUT_DROPS = 7,
+	OUTPUT_REFUSED = 7,
+	OUTPUT_DROPS = 8,
 };
 
 enum pass {
@@ -112,7 +113,7 @@ _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
 _Static_assert(sizeof(struct output) == 36, "output");
 _Static_assert(__builtin_offsetof(struct output, mac) == 24, "output.mac");
 _Static_assert(sizeof(struct rule_stats) == 56, "rule_stats");
-_Static_assert(sizeof(struct output_stats) == 88, "output_stats");
+_Static_assert(sizeof(struct output_stats) == 96, "output_stats");
 _Static_assert(sizeof(struct pass_stats) == 32, "pass_stats");
 
 #endif

@@ -107,7 +107,7 @@ pub(super) type RawPass = [u64; Pass::COUNTED.len()];
 
 const _: () = assert!(size_of::<RawKey>() == 16);
 const _: () = assert!(size_of::<RawOutput>() == 36 && offset_of!(RawOutput, mac) == 24);
-const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 88);
+const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 96);
 const _: () = assert!(size_of::<RawPass>() == 32);
 
 // SAFETY: RawKey is repr(C) of integers and arrays without padding (16 bytes, asserted above), so

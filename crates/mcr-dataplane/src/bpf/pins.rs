@@ -34,8 +34,8 @@ impl Pins {
 
     /// The folder that an earlier process of the instance has left.
     pub(super) fn left_by(instance: &str) -> Option<Self> {
-        let folder = Path::new(BPFFS).join("mcr").join(instance).join(LAYOUT);
-        folder.exists().then_some(Self { folder })
+        let instance = Path::new(BPFFS).join("mcr").join(instance);
+        instance.exists().then(|| Self { folder: instance.join(LAYOUT) })
     }
 
     /// Pins a map in the place of the one that an earlier process has pinned.

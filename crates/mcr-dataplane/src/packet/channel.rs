@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use mcr_core::action::PlaneChange;
 use mcr_core::link::IfIndex;
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -26,6 +27,8 @@ use super::socket::RingLayout;
 
 /// The largest message in bytes; one with all interfaces of a large host is smaller.
 const MESSAGE_MAX: usize = 64 << 10;
+/// For about 10,000 messages.
+const BUFFER: usize = 8 << 20;
 /// The most descriptors beside a message.
 const DESCRIPTORS_MAX: usize = 2;
 
@@ -52,6 +55,8 @@ pub(crate) enum FromWorker {
     Synced,
     /// The change, or ping, of this number has been carried out.
     Answered(u64),
+    /// What the operator should know.
+    Warned(String),
     /// The last words.
     Failed(String),
 }
@@ -59,7 +64,11 @@ pub(crate) enum FromWorker {
 /// Both ends: the supervisor's, which does not block, and the worker's.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (flags, kind) = (SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, SocketType::SEQPACKET);
-    Ok(socketpair(AddressFamily::UNIX, kind, flags, None)?)
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)?;
+    // The default holds 278 messages, and a worker that starts is handed one for each interface.
+    let _ = set_socket_send_buffer_size_force(&ours, BUFFER)
+        .or_else(|_| set_socket_send_buffer_size(&ours, BUFFER));
+    Ok((ours, theirs))
 }
 
 /// Sends a message with descriptors.

@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, remove_capability_from_bounding_set, sched_setaffinity,
-    set_capabilities, set_current_timer_slack, set_no_new_privs, set_thread_groups,
+    set_capabilities, set_current_timer_slack, set_name, set_no_new_privs, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
 use seccompiler::{
@@ -33,7 +33,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_epoll_wait,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_futex,
     libc::SYS_getpid,
@@ -53,7 +52,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sendmmsg,
     libc::SYS_sendmsg,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     libc::SYS_write,
 ];
 
@@ -64,9 +62,17 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &cpus)?)
 }
 
-/// Pauses end when they are due: the kernel may not round them up (50 µs by default).
-pub(crate) fn sleep_precisely() -> io::Result<()> {
-    Ok(set_current_timer_slack(NonZeroU64::new(1))?)
+/// Makes the process one that its supervisor alone ends: a service manager that signals all
+/// processes of the service means the supervisor.
+pub(crate) fn prepare() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: no handler is installed: the signal is ignored.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // For people, and so that pauses end when they are due (by default the kernel may round them up
+    // by 50 µs). Neither is worth ending for.
+    let _ = set_name(c"mcrd-worker");
+    let _ = set_current_timer_slack(NonZeroU64::new(1));
 }
 
 /// Gives everything up. The process has one thread.
@@ -77,26 +83,32 @@ pub(crate) fn confine() -> io::Result<()> {
             // since no new privileges are.
             let _ = remove_capability_from_bounding_set(capability);
         }
-        become_nobody()?;
+        become_nobody().map_err(|e| named("cannot become nobody", &e))?;
     }
     let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, none).map_err(|e| named("cannot drop capabilities", &e))?;
     // Only now: a change of the user clears it.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    set_no_new_privs(true)?;
-    let program = program().map_err(io::Error::other)?;
-    seccompiler::apply_filter(&program).map_err(io::Error::other)
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| named("cannot die with its supervisor", &e))?;
+    set_no_new_privs(true).map_err(|e| named("cannot renounce privileges", &e))?;
+    let program = program().map_err(|e| named("no filter for system calls", &e))?;
+    seccompiler::apply_filter(&program).map_err(|e| named("cannot filter system calls", &e))
+}
+
+fn named(what: &str, error: &dyn std::error::Error) -> io::Error {
+    io::Error::other(format!("{what}: {error}"))
 }
 
 /// In a user namespace without such a user, root stays what it is there: nobody of the host.
-fn become_nobody() -> io::Result<()> {
+fn become_nobody() -> rustix::io::Result<()> {
     let (group, user) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
     let changed = set_thread_groups(&[])
         .and_then(|()| set_thread_res_gid(group, group, group))
         .and_then(|()| set_thread_res_uid(user, user, user));
     match changed {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => Ok(()),
-        other => Ok(other?),
+        other => other,
     }
 }
 
@@ -114,6 +126,23 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![SeccompRule::new(vec![no_exec.clone()])?]);
     }
+    // Itself, when it aborts; other workers run as the same user.
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let own = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        u64::from(pid.cast_unsigned()),
+    )?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
+    // Duplicates of a descriptor, and whether it is one.
+    let command = |command: libc::c_int| {
+        let (length, operator) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+        let is = SeccompCondition::new(1, length, operator, u64::from(command.cast_unsigned()))?;
+        SeccompRule::new(vec![is])
+    };
+    let commands = [command(libc::F_DUPFD_CLOEXEC)?, command(libc::F_GETFD)?];
+    rules.insert(libc::SYS_fcntl, commands.into());
     let (kill, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
     SeccompFilter::new(rules, kill, allow, std::env::consts::ARCH.try_into()?)?.try_into()
 }

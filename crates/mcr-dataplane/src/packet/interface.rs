@@ -13,6 +13,7 @@ use mcr_core::flow::InterfaceName;
 use mcr_core::link::IfIndex;
 use mcr_core::packet::{InterfaceOptions, PacketOptions};
 use mcr_core::refusal::{Code, Refusal};
+use mcr_core::verdict::Pass;
 use socket2::Socket;
 
 use super::channel::{self, ToWorker};
@@ -32,6 +33,8 @@ pub(super) struct Input {
     options: InterfaceOptions,
     layout: RingLayout,
     rings: Vec<InputRing>,
+    /// What no rule took in rings that were replaced.
+    passed: [u64; Pass::COUNTED.len()],
 }
 
 /// One worker's.
@@ -40,6 +43,10 @@ struct InputRing {
     place: Place,
     /// Packets that found no room, as far as they have been asked for.
     dropped: u64,
+    /// Of rings that were replaced.
+    unusable: u64,
+    /// The place reached, and how often the ring was found empty, when it was last asked.
+    seen: (u64, u64),
 }
 
 impl Input {
@@ -81,7 +88,7 @@ impl Input {
                 }
             })?;
             let place = Place::new().map_err(|error| about(unusable("shared memory", &error)))?;
-            rings.push(InputRing { socket, place, dropped: 0 });
+            rings.push(InputRing { socket, place, dropped: 0, unusable: 0, seen: (0, 0) });
         }
         socket::share(rings.iter().map(|ring| &ring.socket))
             .map_err(|error| about(unusable("a fanout group", &error)))?;
@@ -93,7 +100,8 @@ impl Input {
             workers,
             "receiving"
         );
-        Ok(Self { index, name, options: interface, layout, rings })
+        let passed = [0; Pass::COUNTED.len()];
+        Ok(Self { index, name, options: interface, layout, rings, passed })
     }
 
     /// Lets in what is for these groups, and nothing else.
@@ -115,18 +123,40 @@ impl Input {
         channel::send(channel.as_fd(), &message, &[socket.as_fd(), place.descriptor()])
     }
 
-    /// Asks the kernel what it had no room for.
-    pub(super) fn read_drops(&mut self) {
+    /// Asks the kernel what it had no room for. True when a ring takes nothing any more: frames were
+    /// dropped though it was found empty and nothing came out of it meanwhile. `tpacket_rcv` of
+    /// net/packet/af_packet.c does that for ever after a frame that it cannot describe.
+    pub(super) fn read_drops(&mut self) -> bool {
+        let mut stuck = false;
         for ring in &mut self.rings {
-            match socket::dropped(&ring.socket) {
-                Ok(dropped) => ring.dropped += u64::from(dropped),
-                Err(error) => tracing::debug!(interface = self.name, %error, "ring not asked"),
-            }
+            let seen = (ring.place.reached(), ring.place.empty());
+            let dropped = socket::dropped(&ring.socket).unwrap_or_else(|error| {
+                tracing::debug!(interface = self.name, %error, "ring not asked");
+                0
+            });
+            ring.dropped += u64::from(dropped);
+            let (reached, empty) = std::mem::replace(&mut ring.seen, seen);
+            stuck |= dropped > 0 && seen.0 == reached && seen.1 > empty && !self.layout.blocks;
+        }
+        stuck
+    }
+
+    /// Goes on with the counters of the rings that these replace.
+    pub(super) fn inherit(&mut self, old: &Self) {
+        old.sum_passed(&mut self.passed);
+        for (new, old) in self.rings.iter_mut().zip(&old.rings) {
+            new.dropped = old.dropped;
+            new.unusable = old.unusable + old.place.unusable();
         }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds what no rule took to `sum`.
-    pub(super) fn sum_passed(&self, sum: &mut [u64; mcr_core::verdict::Pass::COUNTED.len()]) {
+    pub(super) fn sum_passed(&self, sum: &mut [u64; Pass::COUNTED.len()]) {
+        sum.iter_mut().zip(self.passed).for_each(|(sum, passed)| *sum += passed);
         self.rings.iter().for_each(|ring| ring.place.sum_passed(sum));
     }
 
@@ -139,7 +169,8 @@ impl Input {
             slot_bytes: self.layout.slot_bytes,
             bytes: self.layout.bytes(),
             copy_buffer: socket::receive_buffer(&ring.socket).unwrap_or_default(),
-            dropped: ring.dropped + ring.place.cut(),
+            dropped: ring.dropped,
+            unusable: ring.unusable + ring.place.unusable(),
         }
     }
 }
@@ -206,9 +237,18 @@ fn available_memory() -> Option<u64> {
 }
 
 fn unusable(what: &str, error: &io::Error) -> Refusal {
-    Refusal::new(
-        Code::Plane,
-        format!("the kernel refused {what}: {error}"),
-        "is the interface still there, does mcrd have CAP_NET_RAW, and is `ulimit -n` high enough?",
-    )
+    let hint = match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "each worker takes two descriptors an input and one an output: raise `ulimit -n` \
+             (LimitNOFILE=), or start mcrd with fewer --workers"
+        }
+        Some(libc::ENOMEM | libc::ENOBUFS) => {
+            "raise the sysctl net.core.optmem_max, or free some memory"
+        }
+        Some(libc::ENODEV | libc::ENXIO) => "the interface is gone: see `ip link`",
+        Some(libc::EINVAL) => "before Linux 6.13 the interface must be up: ip link set ... up",
+        Some(libc::EPERM) => "give mcrd CAP_NET_RAW",
+        _ => "see the log of the kernel",
+    };
+    Refusal::new(Code::Plane, format!("the kernel refused {what}: {error}"), hint)
 }

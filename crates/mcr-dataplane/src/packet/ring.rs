@@ -41,6 +41,7 @@ const MARK: usize = offset_of!(tpacket2_hdr, tp_padding);
 const BLOCK_STATUS: usize = 8;
 const BLOCK_FRAMES: usize = 12;
 const BLOCK_FIRST: usize = 16;
+const BLOCK_LEN: usize = 20;
 const BLOCK_SEQUENCE: usize = 24;
 
 /// A frame in a ring.
@@ -57,6 +58,18 @@ pub(crate) struct Received<'r> {
     pub(crate) vnet: VnetHeader,
     /// The whole frame waits in the socket's queue.
     pub(crate) copied: bool,
+}
+
+/// What the two kinds of headers say of a frame: where they are, where its address is, the offset of
+/// the frame from them, its bytes there, and its length.
+struct Header {
+    at: usize,
+    address: usize,
+    mac: usize,
+    there: usize,
+    length: usize,
+    tag: Option<u16>,
+    copied: bool,
 }
 
 /// A ring of either kind.
@@ -178,33 +191,50 @@ impl Ring {
         let at = self.batch[number];
         if self.layout.blocks {
             let header: tpacket3_hdr = self.header(at);
-            let tag = (header.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
-                .then_some(header.hv1.tp_vlan_tci as u16);
-            let (mac, there) = (usize::from(header.tp_mac), header.tp_snaplen as usize);
-            return Some(Received {
-                bytes: self.bytes(at + mac, there),
+            let tagged = header.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+            return Some(self.received(&Header {
+                at,
+                address: at + size_of::<tpacket3_hdr>(),
+                mac: header.tp_mac.into(),
+                there: header.tp_snaplen as usize,
                 length: header.tp_len as usize,
-                packet_type: self.packet_type(at + size_of::<tpacket3_hdr>()),
-                tag,
-                vnet: VnetHeader::read(self.bytes(at + mac - vnet::LEN, vnet::LEN)),
+                tag: tagged.then_some(header.hv1.tp_vlan_tci as u16),
                 copied: false,
-            });
+            }));
         }
         if self.byte(at + MARK) != 0 {
             return None;
         }
         let header: tpacket2_hdr = self.header(at);
-        let tag =
-            (header.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(header.tp_vlan_tci);
-        let (mac, there) = (usize::from(header.tp_mac), header.tp_snaplen as usize);
-        Some(Received {
-            bytes: self.bytes(at + mac, there),
+        let tagged = header.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+        Some(self.received(&Header {
+            at,
+            address: at + size_of::<tpacket2_hdr>(),
+            mac: header.tp_mac.into(),
+            there: header.tp_snaplen as usize,
             length: header.tp_len as usize,
-            packet_type: self.packet_type(at + size_of::<tpacket2_hdr>()),
+            tag: tagged.then_some(header.tp_vlan_tci),
+            copied: header.tp_status & libc::TP_STATUS_COPY != 0,
+        }))
+    }
+
+    fn received(&self, header: &Header) -> Received<'_> {
+        let Header { at, address, mac, there, length, tag, copied } = *header;
+        let slot = self.layout.slot_bytes as usize;
+        let end = at - at % slot + slot;
+        if mac < address - at + size_of::<sockaddr_ll>() + vnet::LEN || at + mac + there > end {
+            // Given up half-way by the kernel, as it does with offloads that it cannot describe.
+            let (packet_type, vnet) = (libc::PACKET_HOST, VnetHeader::default());
+            return Received { bytes: &[], length: 1, packet_type, tag: None, vnet, copied: false };
+        }
+        Received {
+            bytes: self.bytes(at + mac, there),
+            length,
+            packet_type: self.byte(address + offset_of!(sockaddr_ll, sll_pkttype)),
             tag,
             vnet: VnetHeader::read(self.bytes(at + mac - vnet::LEN, vnet::LEN)),
-            copied: header.tp_status & libc::TP_STATUS_COPY != 0,
-        })
+            copied,
+        }
     }
 
     /// The first frames of the batch in hand are dealt with and given back.
@@ -229,6 +259,10 @@ impl Ring {
         let next = self.place.reached() + 1;
         self.place.set_sequence(self.u64(block + BLOCK_SEQUENCE));
         self.place.set_sent(next);
+        // What the kernel gives up half-way next time must not show what is here now.
+        let first = self.u32(block + BLOCK_FIRST) as usize;
+        let length = (self.u32(block + BLOCK_LEN) as usize).min(self.layout.slot_bytes as usize);
+        self.clear(block + first, length.saturating_sub(first));
         give_back(self.status(block));
         self.place.set_taken(0);
         self.place.set_reached(next);
@@ -243,10 +277,6 @@ impl Ring {
     /// The status word of the slot or block at `at`.
     fn status(&self, at: usize) -> &AtomicU32 {
         status(&self.map, at + if self.layout.blocks { BLOCK_STATUS } else { 0 })
-    }
-
-    fn packet_type(&self, address: usize) -> u8 {
-        self.byte(address + offset_of!(sockaddr_ll, sll_pkttype))
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -270,6 +300,15 @@ impl Ring {
         // SAFETY: the slot is ours, so nobody else accesses this byte, which belongs to no header
         // field or frame.
         unsafe { byte.write(1) }
+    }
+
+    fn clear(&self, at: usize, length: usize) {
+        assert!(length <= self.map.len() && at <= self.map.len() - length);
+        // SAFETY: `at` lies in the mapping, or at its end.
+        let start = unsafe { self.map.as_mut_ptr().add(at) };
+        // SAFETY: `length` bytes from there lie in the mapping, in a block that is ours, of which no
+        // frame is looked at any more: its batches are done.
+        unsafe { start.write_bytes(0, length) }
     }
 
     /// A header, or a field of one, of what is ours.

@@ -11,7 +11,7 @@ use libc::{c_uint, iovec, mmsghdr};
 use mcr_core::action::{OutputId, PlaneOutput, Volume};
 use mcr_core::forward::Match;
 use mcr_core::verdict::OutputDrop;
-use mcr_core::wire::udp;
+use mcr_core::wire::{checksum, ethernet, ipv4, udp};
 
 use super::ring::BATCH;
 use super::shared::CounterMemory;
@@ -88,7 +88,15 @@ impl SendQueue {
             // The kernel would take it, say nothing and drop it (noop_qdisc).
             return Err(OutputDrop::QueueFull);
         }
-        vnet.write(header, length - udp::HEADER_LEN);
+        let udp = length - udp::HEADER_LEN;
+        let mut vnet = vnet;
+        if vnet.segment_size() != 0 && !vnet.is_partial(udp) {
+            // From GRO by lists (rx-gro-list): each datagram had its own, and the kernel cuts only
+            // what it may make checksums for.
+            unfinish_checksum(&mut header[vnet::LEN..][..length], udp);
+            vnet = vnet.partial(udp);
+        }
+        vnet.write(header, udp);
         let payload = &frame[length..];
         let [first, second] = &mut self.parts[number];
         first.iov_base = header.as_mut_ptr().cast();
@@ -96,7 +104,7 @@ impl SendQueue {
         second.iov_base = payload.as_ptr().cast_mut().cast();
         second.iov_len = payload.len();
         self.messages[number].msg_hdr.msg_iov = self.parts[number].as_mut_ptr();
-        let super_packet = vnet.segment_size != 0;
+        let super_packet = vnet.segment_size() != 0;
         self.entries.push(Entry { output: output.id, volume: found.volume, super_packet });
         Ok(())
     }
@@ -105,13 +113,15 @@ impl SendQueue {
     pub(crate) fn flush(&mut self, counters: &CounterMemory) {
         let mut at = 0;
         while at < self.entries.len() {
-            let first = self.entries[at].super_packet;
             let rest = self.entries[at..].iter();
-            let run = rest.take_while(|entry| entry.super_packet == first).count();
+            let plain = rest.take_while(|entry| !entry.super_packet).count();
             let socket = match &self.bypass {
-                Some(bypass) if !first => bypass.as_fd(),
+                Some(bypass) if plain > 0 => bypass.as_fd(),
                 Some(_) | None => self.socket.as_fd(),
             };
+            // A super-packet alone: sendmmsg(2) keeps the error of a later message to itself, and to
+            // try it again could send a part of it twice.
+            let run = plain.max(1);
             match send(socket, &mut self.messages[at..at + run]) {
                 Ok(sent) => {
                     for Entry { output, volume, .. } in &self.entries[at..at + sent] {
@@ -131,6 +141,19 @@ impl SendQueue {
     }
 }
 
+/// Puts the sum of the pseudo-header into the checksum field, as whoever finishes it expects.
+fn unfinish_checksum(headers: &mut [u8], udp: usize) {
+    let [high, low] = [headers[udp + 4], headers[udp + 5]];
+    let addresses = udp - ipv4_header_len(headers) + ipv4::SOURCE;
+    let sum = checksum::sum(&headers[addresses..][..8])
+        + checksum::sum(&[0, ipv4::PROTOCOL_UDP, high, low]);
+    headers[udp + udp::CHECKSUM..][..2].copy_from_slice(&checksum::fold(sum).to_be_bytes());
+}
+
+fn ipv4_header_len(headers: &[u8]) -> usize {
+    usize::from(headers[ethernet::HEADER_LEN] & 0xf) * 4
+}
+
 /// Sends messages until one fails; the number sent, or why the first failed.
 fn send(socket: BorrowedFd<'_>, messages: &mut [mmsghdr]) -> io::Result<usize> {
     let (first, count) = (messages.as_mut_ptr(), messages.len() as c_uint);
@@ -148,6 +171,7 @@ fn reason(error: &io::Error) -> OutputDrop {
         Some(libc::ENXIO | libc::ENODEV) => OutputDrop::InterfaceGone,
         // The queueing discipline, and this socket's buffer, which the queue fills.
         Some(libc::ENOBUFS | libc::EAGAIN) => OutputDrop::QueueFull,
-        _ => OutputDrop::NoMemory,
+        Some(libc::ENOMEM) => OutputDrop::NoMemory,
+        _ => OutputDrop::Refused,
     }
 }

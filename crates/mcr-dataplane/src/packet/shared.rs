@@ -175,8 +175,9 @@ const REACHED: usize = 0;
 const SENT: usize = 1;
 const TAKEN: usize = 2;
 const SEQUENCE: usize = 3;
-const CUT: usize = 4;
-const PASSED: usize = 5;
+const UNUSABLE: usize = 4;
+const EMPTY: usize = 5;
+const PASSED: usize = 6;
 const PLACE_WORDS: usize = PASSED + Pass::COUNTED.len();
 
 impl Place {
@@ -234,13 +235,23 @@ impl Place {
         self.0.words()[word].store(value, Ordering::Release);
     }
 
-    /// A frame that the kernel could only hand over in part: it had no room for the rest.
-    pub(crate) fn add_cut(&self) {
-        add(&self.0.words()[CUT], 1);
+    /// A frame that the kernel handed over only in part, or with an offload that is not known.
+    pub(crate) fn add_unusable(&self) {
+        add(&self.0.words()[UNUSABLE], 1);
     }
 
-    pub(crate) fn cut(&self) -> u64 {
-        read(&self.0.words()[CUT])
+    pub(crate) fn unusable(&self) -> u64 {
+        read(&self.0.words()[UNUSABLE])
+    }
+
+    /// The ring was found empty.
+    pub(crate) fn add_empty(&self) {
+        add(&self.0.words()[EMPTY], 1);
+    }
+
+    /// How often the ring was found empty.
+    pub(crate) fn empty(&self) -> u64 {
+        read(&self.0.words()[EMPTY])
     }
 
     /// A packet that no rule takes.

@@ -11,6 +11,7 @@ use mcr_core::action::PlaneChange;
 use mcr_core::forward::{ForwardTable, Frame, PacketType, Verdict, forward};
 use mcr_core::link::IfIndex;
 use mcr_core::verdict::OutputDrop;
+use mcr_core::wire::ethernet::HEADER_LEN;
 use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, recv};
 use rustix::thread::nanosleep;
@@ -29,6 +30,10 @@ use super::vnet::{self, VnetHeader};
 const ROUNDS: u32 = 16;
 /// The largest super-packet, an IPv4 packet, with its headers; rounded up.
 const COPY: usize = 66_000;
+/// See [`Input::drop_stale_copy`].
+const STALE: u32 = 4;
+/// A socket holds one error at a time.
+const TRIES: u32 = 4;
 /// What epoll says at a time.
 const EVENTS: usize = 16;
 /// What epoll says of the channel; inputs are numbered by their interface.
@@ -46,12 +51,12 @@ pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
     };
     std::panic::set_hook(Box::new(hook));
     let last = channel.try_clone()?;
-    let result = rustix::thread::set_name(c"mcrd-worker").map_err(io::Error::from);
-    let result = result
-        .and_then(|()| confine::pin(cpu))
-        .and_then(|()| confine::sleep_precisely())
-        .and_then(|()| confine::confine());
-    let result = result.and_then(|()| serve(channel));
+    confine::prepare();
+    if let Err(error) = confine::pin(cpu) {
+        let why = format!("not pinned to CPU {cpu}: {error}");
+        let _ = channel::send(last.as_fd(), &FromWorker::Warned(why), &[]);
+    }
+    let result = confine::confine().and_then(|()| serve(channel));
     if let Err(error) = &result {
         let _ = channel::send(last.as_fd(), &FromWorker::Failed(error.to_string()), &[]);
     }
@@ -131,6 +136,8 @@ struct Input {
     interface: IfIndex,
     socket: Socket,
     ring: Ring,
+    /// So many times in a row there was something to read, but not in the ring.
+    stale: u32,
 }
 
 /// What a frame needs on its way through.
@@ -144,8 +151,12 @@ impl Worker {
     /// A batch of each ring; the number of frames.
     fn receive(&mut self) -> usize {
         let mut received = 0;
-        for Input { interface, socket, ring } in &mut self.inputs {
+        for Input { interface, socket, ring, .. } in &mut self.inputs {
             let mut frames = ring.ready();
+            if frames == 0 {
+                ring.place().add_empty();
+                continue;
+            }
             received += frames;
             let mut number = 0;
             while number < frames {
@@ -166,7 +177,7 @@ impl Worker {
                     let whole = whole(socket, &frame, &mut self.copy);
                     self.relay.copied(*interface, ring.place(), whole.as_ref());
                     if whole.is_some() {
-                        let _ = recv(&*socket, &mut [0; 1][..], RecvFlags::DONTWAIT);
+                        take_copy(socket, &mut [0; vnet::LEN], RecvFlags::DONTWAIT);
                     }
                 }
                 ring.done(1);
@@ -180,18 +191,17 @@ impl Worker {
 
     /// Waits for a frame or for the supervisor, or only looks, `now`; whether the supervisor has
     /// said something.
-    fn wait(&self, now: bool) -> io::Result<bool> {
+    fn wait(&mut self, now: bool) -> io::Result<bool> {
         let mut told = false;
         for (number, flags) in ready(&self.poll, now)? {
             told |= number == CHANNEL;
-            if number == CHANNEL || !flags.contains(epoll::EventFlags::ERR) {
-                continue;
-            }
-            let input = self.inputs.iter().find(|input| u64::from(input.interface.0) == number);
-            if let Some(Input { socket, .. }) = input {
+            let of = |input: &&mut Input| u64::from(input.interface.0) == number;
+            let Some(input) = self.inputs.iter_mut().find(of) else { continue };
+            if flags.contains(epoll::EventFlags::ERR) {
                 // The interface went down or away; the supervisor hears of it by netlink.
-                socket::take_error(socket.as_fd())?;
+                socket::take_error(input.socket.as_fd())?;
             }
+            input.drop_stale_copy();
         }
         Ok(told)
     }
@@ -213,8 +223,10 @@ impl Worker {
                 ToWorker::Input { interface, layout } => {
                     let socket = socket::adopt(descriptor()?);
                     let ring = Ring::open(&socket, layout, Place::open(descriptor()?)?)?;
+                    // In place of a ring that the supervisor has given up.
+                    self.forget(|input| input.interface == interface)?;
                     watch(&self.poll, socket.as_fd(), interface.0.into())?;
-                    self.inputs.push(Input { interface, socket, ring });
+                    self.inputs.push(Input { interface, socket, ring, stale: 0 });
                 }
                 ToWorker::Output { interface } => {
                     let queue = SendQueue::new(descriptor()?, descriptor().ok());
@@ -235,21 +247,35 @@ impl Worker {
     }
 
     fn change(&mut self, change: PlaneChange, outputs: &BTreeSet<IfIndex>) -> io::Result<()> {
-        for input in &self.inputs {
-            if !change.inputs.contains(&input.interface) {
-                // The supervisor has the socket too, so that closing it here is not enough.
-                epoll::delete(&self.poll, input.socket.as_fd())?;
-            }
-        }
-        self.inputs.retain(|input| change.inputs.contains(&input.interface));
+        self.forget(|input| !change.inputs.contains(&input.interface))?;
         self.relay.queues.retain(|interface, _| outputs.contains(interface));
         self.relay.table.apply(change);
+        Ok(())
+    }
+
+    fn forget(&mut self, gone: impl Fn(&Input) -> bool) -> io::Result<()> {
+        for input in self.inputs.extract_if(.., |input| gone(input)) {
+            // The supervisor has the socket too, so that closing it here is not enough.
+            epoll::delete(&self.poll, input.socket.as_fd())?;
+        }
         Ok(())
     }
 
     /// The channel holds far more than the few answers that are due at a time.
     fn say(&self, message: FromWorker) -> io::Result<()> {
         channel::send(self.channel.as_fd(), &message, &[])
+    }
+}
+
+impl Input {
+    /// A copy in the socket's queue whose slot is gone would stand before all others. One whose slot
+    /// is to come appears in the ring a moment later.
+    fn drop_stale_copy(&mut self) {
+        self.stale = if self.ring.ready() == 0 { self.stale + 1 } else { 0 };
+        if self.stale > STALE {
+            self.stale = 0;
+            take_copy(&self.socket, &mut [0; vnet::LEN], RecvFlags::DONTWAIT);
+        }
     }
 }
 
@@ -261,9 +287,12 @@ impl Relay {
     /// The frame must stay as it is until the next [`Relay::flush`] has returned.
     unsafe fn frame(&mut self, interface: IfIndex, place: &Place, received: &Received<'_>) {
         let Received { bytes, length, packet_type, tag, vnet, copied: _ } = *received;
-        if bytes.len() < length {
-            return place.add_cut();
+        if bytes.len() < length || !vnet.is_known() {
+            return place.add_unusable();
         }
+        // Where a UDP header begins, if it is one.
+        let udp =
+            HEADER_LEN + usize::from(bytes.get(HEADER_LEN).map_or(0, |first| first & 0xf)) * 4;
         let frame = Frame {
             bytes,
             interface,
@@ -274,8 +303,8 @@ impl Relay {
                 _ => PacketType::OtherHost,
             },
             tagged: tag.is_some_and(|tag| tag & 0xfff != 0),
-            segment_size: vnet.segment_size,
-            partial_checksum: vnet.partial_checksum,
+            segment_size: vnet.segment_size(),
+            partial_checksum: vnet.is_partial(udp),
         };
         let found = match forward(&self.table, &frame) {
             Verdict::Pass(reason) => return place.add_passed(reason),
@@ -307,7 +336,7 @@ impl Relay {
         match whole {
             // SAFETY: the copy is not written before the flush that follows.
             Some(frame) => unsafe { self.frame(interface, place, frame) },
-            None => place.add_cut(),
+            None => place.add_unusable(),
         }
         self.flush();
     }
@@ -323,10 +352,23 @@ impl Relay {
 /// stays until it is sent. `None` when it is not there: a worker that has died since has taken it.
 fn whole<'c>(socket: &Socket, slot: &Received<'_>, copy: &'c mut [u8]) -> Option<Received<'c>> {
     let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
-    let (_, length) = recv(socket, &mut *copy, peek).ok()?;
+    let length = take_copy(socket, copy, peek)?;
     let (vnet, bytes) = copy.get(..length)?.split_at_checked(vnet::LEN)?;
     let same = bytes.len() == slot.length && bytes.starts_with(slot.bytes);
     same.then(|| Received { bytes, vnet: VnetHeader::read(vnet), ..*slot })
+}
+
+/// Reads from a socket's queue; the length. An interface that went down leaves an error on the
+/// socket, which is reported once and says nothing of the queue.
+fn take_copy(socket: &Socket, copy: &mut [u8], flags: RecvFlags) -> Option<usize> {
+    for _ in 0..TRIES {
+        match recv(socket, &mut *copy, flags) {
+            Ok((_, length)) => return Some(length),
+            Err(rustix::io::Errno::WOULDBLOCK) => return None,
+            Err(_) => {}
+        }
+    }
+    None
 }
 
 fn watch(poll: &OwnedFd, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {

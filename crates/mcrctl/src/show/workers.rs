@@ -13,16 +13,19 @@ pub(super) fn summary(workers: &[WorkerStatus]) -> Vec<(&'static str, String)> {
         return Vec::new();
     }
     let mut rows = vec![("workers", states(workers))];
-    let mut rings: BTreeMap<_, (usize, u64)> = BTreeMap::new();
+    let mut rings: BTreeMap<_, (usize, u64, u64)> = BTreeMap::new();
     for ring in workers.iter().flat_map(|worker| &worker.rings) {
-        let RingStatus { interface, receive, bytes, dropped, .. } = ring;
-        let (count, sum) = rings.entry((interface, receive, *bytes)).or_default();
+        let RingStatus { interface, receive, bytes, dropped, unusable, .. } = ring;
+        let (count, lost, useless) = rings.entry((interface, receive, *bytes)).or_default();
         *count += 1;
-        *sum += dropped;
+        *lost += dropped;
+        *useless += unusable;
     }
-    for ((interface, receive, bytes), (count, dropped)) in rings {
+    for ((interface, receive, bytes), (count, dropped, unusable)) in rings {
         let size = size(bytes);
-        let text = format!("{interface}  {receive}  {count} x {size}  dropped {dropped}");
+        let text = format!(
+            "{interface}  {receive}  {count} x {size}  dropped {dropped}  unusable {unusable}"
+        );
         rows.push(("ring", text));
     }
     let mut buffers: BTreeMap<_, usize> = BTreeMap::new();
@@ -72,13 +75,22 @@ fn processes(workers: &[WorkerStatus]) -> String {
 
 fn rings(workers: &[WorkerStatus]) -> String {
     let (text, number) = (Side::Left, Side::Right);
-    let mut table = Table::new([number, text, text, number, number, number, number, number]);
+    let mut table =
+        Table::new([number, text, text, number, number, number, number, number, number]);
     let head = ["WORKER", "RING", "RECEIVE", "SLOTS", "SLOT-BYTES", "BYTES", "COPY-BUFFER"];
     let [a, b, c, d, e, f, g] = head;
-    table.row([a, b, c, d, e, f, g, "DROPPED"]);
+    table.row([a, b, c, d, e, f, g, "DROPPED", "UNUSABLE"]);
     for (worker, ring) in workers.iter().flat_map(|w| w.rings.iter().map(|r| (w.worker, r))) {
-        let RingStatus { interface, receive, slots, slot_bytes, bytes, copy_buffer, dropped } =
-            ring;
+        let RingStatus {
+            interface,
+            receive,
+            slots,
+            slot_bytes,
+            bytes,
+            copy_buffer,
+            dropped,
+            unusable,
+        } = ring;
         table.row([
             &worker.to_string(),
             interface,
@@ -88,6 +100,7 @@ fn rings(workers: &[WorkerStatus]) -> String {
             &bytes.to_string(),
             &copy_buffer.to_string(),
             &dropped.to_string(),
+            &unusable.to_string(),
         ]);
     }
     table.to_string()
