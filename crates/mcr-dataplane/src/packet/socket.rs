@@ -32,8 +32,10 @@ const SLOT_MAX: u32 = 16384;
 const SLOT_HEAD: u32 = 128;
 /// Memory that the kernel allocates in one piece.
 const PIECE: u32 = 64 << 10;
-/// A block of a block ring; larger than any frame.
-const BLOCK: u32 = 1 << 20;
+/// A block of a block ring; larger than any frame. No larger than need be: the kernel hands over a
+/// block each millisecond, however little is in it, so their number is how many milliseconds a
+/// worker may be away.
+const BLOCK: u32 = 128 << 10;
 /// After so many milliseconds the kernel hands over a block that is not full.
 const BLOCK_TIMEOUT_MS: u32 = 1;
 
