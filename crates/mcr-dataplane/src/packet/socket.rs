@@ -32,11 +32,10 @@ const SLOT_MAX: u32 = 16384;
 const SLOT_HEAD: u32 = 128;
 /// Memory that the kernel allocates in one piece.
 const PIECE: u32 = 64 << 10;
-/// A block of a block ring, unless the ring is small; larger than any frame, since a ring has at least
-/// 1 MiB.
-const BLOCK: u32 = 1 << 20;
-/// The kernel fills one block while others are read.
-const BLOCKS_MIN: u32 = 4;
+/// A block of a block ring; larger than any frame. No larger than need be: the kernel hands over a
+/// block each millisecond, however little is in it, so their number is how many milliseconds a
+/// worker may be away.
+const BLOCK: u32 = 128 << 10;
 /// After so many milliseconds the kernel hands over a block that is not full.
 const BLOCK_TIMEOUT_MS: u32 = 1;
 
@@ -56,8 +55,7 @@ impl RingLayout {
         let frame = mtu.saturating_add(SLOT_HEAD).checked_next_power_of_two();
         // The loopback interface's MTU of 65,536 says nothing about what comes.
         let frame = frame.filter(|bytes| *bytes <= SLOT_MAX).unwrap_or(SLOT_MIN).max(SLOT_MIN);
-        let block = BLOCK.min((mib << 20) / BLOCKS_MIN);
-        let slot_bytes = if blocks { block } else { frame };
+        let slot_bytes = if blocks { BLOCK } else { frame };
         let slots = (u64::from(mib) << 20) / u64::from(slot_bytes);
         Self { blocks, slots: slots as u32, slot_bytes }
     }

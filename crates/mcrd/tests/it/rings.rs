@@ -71,6 +71,23 @@ pub(crate) fn killing_a_worker_with_a_block_ring_loses_nothing(plane: Plane) {
     assert_eq!(dropped(&daemon), 0);
 }
 
+/// The kernel hands over blocks by time, full or not: there must be enough of them for a worker
+/// that is away for a while.
+pub(crate) fn a_block_ring_holds_a_slow_stream_for_a_while(plane: Plane) {
+    let lab = Lab::chain(plane);
+    let daemon = configured(&lab, BLOCK);
+    add_streams(&daemon, 10);
+    let stopped = pids(&daemon);
+    let flows = "--streams 10";
+    let receiver = lab.receiver("sink", &format!("{SINK} {flows} --expect 40 --linger 300ms"));
+    stopped.iter().for_each(|pid| end(Some(*pid), Signal::STOP));
+    // 0.4 s, 1,000 packets a second.
+    lab.send(&format!("{GEN} {flows} --rate 100 --count 40 --size 200"));
+    stopped.iter().for_each(|pid| end(Some(*pid), Signal::CONT));
+    receiver.lossless(10 * 40);
+    assert_eq!(dropped(&daemon), 0);
+}
+
 /// Super-packets larger than a slot come by the socket's buffer.
 pub(crate) fn killing_a_worker_while_super_packets_come_loses_nothing(plane: Plane) {
     let lab = Lab::chain(plane);

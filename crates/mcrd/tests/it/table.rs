@@ -125,6 +125,7 @@ behaviours! {
         packet: {
             rings:
                 a_block_ring_relays_everything,
+                a_block_ring_holds_a_slow_stream_for_a_while,
                 killing_a_worker_with_a_block_ring_loses_nothing,
                 killing_a_worker_while_super_packets_come_loses_nothing,
                 past_the_queue,
