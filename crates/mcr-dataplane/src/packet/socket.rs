@@ -76,7 +76,8 @@ pub(crate) fn receiver(interface: IfIndex, layout: RingLayout) -> io::Result<Soc
     if !layout.blocks {
         // Frames larger than a slot are queued whole on the socket as well.
         set(&socket, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &1_i32)?;
-        let bytes = c_int::try_from(layout.bytes() / 2).unwrap_or(c_int::MAX / 2);
+        // The kernel takes it twice, and a super-packet in memory is about twice as large as on the wire.
+        let bytes = c_int::try_from(2 * layout.bytes()).unwrap_or(c_int::MAX).min(c_int::MAX / 2);
         force(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)?;
     }
     set_filter(&socket, &filter::nothing())?;

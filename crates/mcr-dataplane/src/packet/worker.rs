@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mcr_core::action::PlaneChange;
@@ -31,7 +31,7 @@ const ROUNDS: u32 = 16;
 /// The largest super-packet, an IPv4 packet, with its headers; rounded up.
 const COPY: usize = 66_000;
 /// See [`Input::drop_stale_copy`].
-const STALE: u32 = 4;
+const STALE: Duration = Duration::from_secs(1);
 /// A socket holds one error at a time.
 const TRIES: u32 = 4;
 /// What epoll says at a time.
@@ -136,8 +136,8 @@ struct Input {
     interface: IfIndex,
     socket: Socket,
     ring: Ring,
-    /// So many times in a row there was something to read, but not in the ring.
-    stale: u32,
+    /// Since when there is something to read, but not in the ring.
+    stale: Option<Instant>,
 }
 
 /// What a frame needs on its way through.
@@ -151,12 +151,13 @@ impl Worker {
     /// A batch of each ring; the number of frames.
     fn receive(&mut self) -> usize {
         let mut received = 0;
-        for Input { interface, socket, ring, .. } in &mut self.inputs {
+        for Input { interface, socket, ring, stale } in &mut self.inputs {
             let mut frames = ring.ready();
             if frames == 0 {
                 ring.place().add_empty();
                 continue;
             }
+            *stale = None;
             received += frames;
             let mut number = 0;
             while number < frames {
@@ -201,7 +202,9 @@ impl Worker {
                 // The interface went down or away; the supervisor hears of it by netlink.
                 socket::take_error(input.socket.as_fd())?;
             }
-            input.drop_stale_copy();
+            if flags.contains(epoll::EventFlags::IN) {
+                input.drop_stale_copy();
+            }
         }
         Ok(told)
     }
@@ -226,7 +229,7 @@ impl Worker {
                     // In place of a ring that the supervisor has given up.
                     self.forget(|input| input.interface == interface)?;
                     watch(&self.poll, socket.as_fd(), interface.0.into())?;
-                    self.inputs.push(Input { interface, socket, ring, stale: 0 });
+                    self.inputs.push(Input { interface, socket, ring, stale: None });
                 }
                 ToWorker::Output { interface } => {
                     let queue = SendQueue::new(descriptor()?, descriptor().ok());
@@ -269,11 +272,12 @@ impl Worker {
 
 impl Input {
     /// A copy in the socket's queue whose slot is gone would stand before all others. One whose slot
-    /// is to come appears in the ring a moment later.
+    /// is to come appears in the ring a moment later, unless the CPU that fills it is held up.
     fn drop_stale_copy(&mut self) {
-        self.stale = if self.ring.ready() == 0 { self.stale + 1 } else { 0 };
-        if self.stale > STALE {
-            self.stale = 0;
+        if self.ring.ready() > 0 {
+            self.stale = None;
+        } else if self.stale.get_or_insert_with(Instant::now).elapsed() > STALE {
+            self.stale = None;
             take_copy(&self.socket, &mut [0; vnet::LEN], RecvFlags::DONTWAIT);
         }
     }
