@@ -1,7 +1,10 @@
 //! The system calls that no crate wraps, one function each.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -12,6 +15,9 @@ const UPDATE_BATCH: libc::c_int = 26;
 /// `BPF_MAP_CREATE` and `BPF_MAP_UPDATE_ELEM`.
 const MAP_CREATE: libc::c_int = 0;
 const UPDATE_ELEM: libc::c_int = 2;
+/// `BPF_OBJ_GET` and `BPF_LINK_DETACH`.
+const OBJ_GET: libc::c_int = 7;
+const LINK_DETACH: libc::c_int = 34;
 /// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS` of `enum bpf_map_type`.
 const ARRAY: u32 = 2;
 const ARRAY_OF_MAPS: u32 = 12;
@@ -62,6 +68,32 @@ struct MtuRequest {
 }
 
 const _: () = assert!(size_of::<MtuRequest>() == size_of::<libc::ifreq>());
+
+/// What `BPF_OBJ_GET` reads of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct ObjectAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Ends a pinned link at once (`BPF_LINK_DETACH`, Linux 5.9). Without it the kernel ends it some time
+/// after its pin is gone.
+pub(crate) fn detach_link(pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, ..ObjectAttr::default() };
+    let size = size_of::<ObjectAttr>();
+    // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, and a string that ends
+    // with 0 at `path`; both live until the call returns.
+    let got = done(unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET, &raw mut attr, size) })?;
+    // SAFETY: a successful BPF_OBJ_GET returns a new descriptor that nobody else owns.
+    let link = unsafe { OwnedFd::from_raw_fd(got as i32) };
+    let mut attr = link.as_raw_fd() as u32;
+    let size = size_of::<u32>();
+    // SAFETY: the kernel reads `size` bytes of `attr`, the descriptor of the link.
+    done(unsafe { libc::syscall(libc::SYS_bpf, LINK_DETACH, &raw mut attr, size) }).map(drop)
+}
 
 /// Reads the elements 0 to `keys.len()` of an array map. `keys` and `values` are overwritten;
 /// `values` has `words` u64s for each key, which is what the map has for an

@@ -13,6 +13,7 @@ use mcr_core::refusal::{Code, Refusal};
 
 use super::abi::LAYOUT;
 use super::map_data;
+use crate::sys;
 
 const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -71,10 +72,9 @@ impl Pins {
         self.folder.join(format!("{kind}-{index}"))
     }
 
-    /// Removes a pin.
+    /// Removes a pin; a link ends with it, at once.
     pub(super) fn unpin(&self, name: &str) {
-        // Not there is as good as removed; anything else shows when the name is pinned again.
-        let _ = fs::remove_file(self.folder.join(name));
+        remove(&self.folder.join(name));
     }
 
     /// Removes everything, of other layouts too.
@@ -82,7 +82,7 @@ impl Pins {
         let Some(instance) = self.folder.parent() else { return };
         for layout in fs::read_dir(instance).into_iter().flatten().flatten() {
             for pin in fs::read_dir(layout.path()).into_iter().flatten().flatten() {
-                let _ = fs::remove_file(pin.path());
+                remove(&pin.path());
             }
             let _ = fs::remove_dir(layout.path());
         }
@@ -105,6 +105,16 @@ impl Pins {
         };
         pins.filter_map(program).collect()
     }
+}
+
+/// Not there is as good as removed; anything else shows when the name is pinned again.
+fn remove(pin: &Path) {
+    let name = pin.file_name().unwrap_or_default();
+    if name.to_string_lossy().starts_with("link-") {
+        // Its interface may be gone, and with it what there was to end.
+        let _ = sys::detach_link(pin);
+    }
+    let _ = fs::remove_file(pin);
 }
 
 pub(super) fn link_name(index: IfIndex) -> String {

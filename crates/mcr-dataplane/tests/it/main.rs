@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 #![allow(unsafe_code, reason = "namespaces and raw sockets; every block says why it holds")]
 
+mod foreign;
 mod maps;
 mod namespace;
 mod plane;

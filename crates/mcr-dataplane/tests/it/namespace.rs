@@ -137,7 +137,7 @@ fn raw(name: &str) -> Socket {
     socket
 }
 
-fn index_of(name: &str) -> IfIndex {
+pub(crate) fn index_of(name: &str) -> IfIndex {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     IfIndex(rustix::net::netdevice::name_to_index(socket, name).unwrap())
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use mcr_core::action::{Counters, PlaneChange};
 use mcr_core::relay::Limits;
@@ -87,6 +88,15 @@ impl TestPlane {
                 assert!(!matches!(&applied, Ok(warnings) if !warnings.is_empty()), "{applied:?}");
                 applied
             }
+        }
+    }
+
+    /// Lets the plane do for a while what it does by itself.
+    pub(crate) fn idle(&mut self, time: Duration) {
+        let Self { plane, runtime } = self;
+        if let Plane::Packet(plane) = plane {
+            let idle = runtime.block_on(async { tokio::time::timeout(time, plane.next()).await });
+            assert!(idle.is_err(), "no change is pending: {idle:?}");
         }
     }
 
