@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// What moves packets
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) dataplane: Plane,
-    /// Worker processes of the packet plane, 1 to 4 for each CPU [default: 1 for each CPU]
+    /// Worker processes of the packet plane, 1 to 4 for each CPU [default: 1 for each CPU, at most 4]
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u32>,
     /// Be a worker on this CPU; its supervisor is standard input

@@ -15,5 +15,6 @@ mod refusals;
 mod rings;
 mod start;
 mod table;
+mod takeover;
 mod traffic;
 mod workers;

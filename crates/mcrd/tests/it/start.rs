@@ -8,14 +8,13 @@ use std::process::{Command, Output};
 
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use serde_json::Value;
 
 use crate::lab::{Daemon, Lab, Plane, can_run, run, wait_for};
 
 pub(crate) const RULE: &str = "[[rule]]\nname = \"a\"\ninput = \"239.1.1.1:5001@veth1\"\noutputs = \
                     [\"239.10.1.1:6001@veth2\"]\n";
-const RECEIVED: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
-const SENT: &str = "--group 239.1.1.1 --port 5001 --size 100";
+pub(crate) const RECEIVED: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
+pub(crate) const SENT: &str = "--group 239.1.1.1 --port 5001 --size 100";
 
 /// A daemon that must not come up: what it says. It leaves nothing behind.
 pub(crate) fn refused(lab: &Lab, command: &mut Command, fragments: &[&str]) -> String {
@@ -30,11 +29,11 @@ pub(crate) fn refused(lab: &Lab, command: &mut Command, fragments: &[&str]) -> S
 }
 
 /// A daemon attached in that way, of the plane that it takes by itself.
-fn attached(lab: &Lab, attach: &str, arguments: &[&str]) -> Daemon {
+pub(crate) fn attached(lab: &Lab, attach: &str, arguments: &[&str]) -> Daemon {
     lab.daemon_as(&[&["--attach", attach], arguments].concat())
 }
 
-fn pins(instance: &str) -> PathBuf {
+pub(crate) fn pins(instance: &str) -> PathBuf {
     Path::new("/sys/fs/bpf/mcr").join(instance)
 }
 
@@ -58,7 +57,7 @@ impl Drop for Traces {
     }
 }
 
-fn lab() -> Option<(Lab, Traces)> {
+pub(crate) fn lab() -> Option<(Lab, Traces)> {
     can_run().then(|| traced(Plane::Tcx))
 }
 
@@ -81,7 +80,7 @@ pub(crate) fn nothing_is_relayed(lab: &Lab) {
 }
 
 /// Whether an interface of the relay has a clsact qdisc.
-fn has_clsact(lab: &Lab, interface: &str) -> bool {
+pub(crate) fn has_clsact(lab: &Lab, interface: &str) -> bool {
     let mut tc = lab.command("relay", "tc");
     let output = run(tc.args(["qdisc", "show", "dev", interface]));
     String::from_utf8_lossy(&output.stdout).contains("clsact")
@@ -220,124 +219,6 @@ pub(crate) fn the_status_names_the_plane(plane: Plane) {
     assert_eq!(has_clsact(&lab, "veth1"), plane == Plane::Clsact);
     daemon.stop();
     nothing_is_left(&lab.name);
-}
-
-/// Killed and started again under a stream, then stopped: nothing is lost or doubled, and nothing
-/// left.
-fn crash_and_restart(attach: &str) {
-    let Some((lab, _traces)) = lab() else { return };
-    let config = lab.file("mcr.toml", RULE);
-    let arguments = ["--config", config.to_str().unwrap()];
-    let mut daemon = attached(&lab, attach, &arguments);
-    daemon.ok(&["add", "239.1.2.1:5002@veth1", "239.10.2.1:6002@veth2", "--name", "r"]);
-    let receiver = lab.receiver("sink", &format!("{RECEIVED} --idle 1s"));
-    let sender = lab.sender(&format!("{SENT} --rate 2000"));
-    daemon.ok(&["wait", "a", "--for", "forwarding"]);
-
-    daemon.signal(Signal::KILL);
-    assert!(!daemon.wait().success());
-    assert!(pins(&lab.name).exists());
-    // Starts that are refused in between harm nothing.
-    let plain = lab.file("plain.sock", "");
-    for wrong in [["--workers", "0"], ["--socket", plain.to_str().unwrap()]] {
-        assert!(!lab.mcrd(&wrong).output().unwrap().status.success());
-    }
-    let other = "--interface veth3 --group 239.10.2.1 --port 6002 --expect 500";
-    let orphan = lab.receiver("sink", other);
-    lab.send("--group 239.1.2.1 --port 5002 --rate 1000 --count 500 --size 100");
-    orphan.lossless(500);
-
-    let mut daemon = attached(&lab, attach, &arguments);
-    daemon.ok(&["wait", "a", "--for", "forwarding"]);
-    let origins = daemon.list();
-    let origin = |n: usize| [origins[n]["name"].clone(), origins[n]["origin"].clone()];
-    assert_eq!(
-        (origin(0), origin(1)),
-        (["a".into(), "file".into()], ["r".into(), "runtime".into()])
-    );
-    let adopted = lab.receiver("sink", other);
-    lab.send("--group 239.1.2.1 --port 5002 --rate 1000 --count 500 --size 100");
-    adopted.lossless(500);
-    let sent: Value = serde_json::from_slice(&sender.stop().stdout).unwrap();
-    receiver.lossless(sent["sent"].as_u64().unwrap());
-
-    daemon.stop();
-    nothing_is_left(&lab.name);
-    assert!(!has_clsact(&lab, "veth1"));
-    nothing_is_relayed(&lab);
-}
-
-#[test]
-fn forwarding_outlives_the_daemon_and_the_next_takes_over() {
-    crash_and_restart("auto");
-}
-
-#[test]
-fn with_clsact_too_forwarding_outlives_the_daemon() {
-    crash_and_restart("clsact");
-}
-
-/// The packet plane after an eBPF plane that was killed: its program goes.
-fn the_packet_plane_takes_over(attach: &str) {
-    let Some((lab, _traces)) = lab() else { return };
-    let config = lab.file("mcr.toml", RULE);
-    let arguments = ["--config", config.to_str().unwrap()];
-    let mut daemon = attached(&lab, attach, &arguments);
-    let add = ["add", "239.1.2.1:5002@veth1", "239.10.2.1:6002@veth2", "--name", "r"];
-    daemon.ok(&add);
-    daemon.signal(Signal::KILL);
-    assert!(!daemon.wait().success());
-    assert!(pins(&lab.name).exists());
-
-    let mut daemon = lab.daemon_as(&[Plane::Packet.arguments(), &arguments].concat());
-    assert!(!pins(&lab.name).exists(), "{}", daemon.log());
-    assert!(!has_clsact(&lab, "veth1"));
-    let origins: Vec<_> =
-        daemon.list().as_array().unwrap().iter().map(|rule| rule["origin"].clone()).collect();
-    assert_eq!(origins, ["file", "runtime"]);
-    for (sink, sent) in [
-        (RECEIVED, SENT),
-        (
-            "--interface veth3 --group 239.10.2.1 --port 6002",
-            "--group 239.1.2.1 --port 5002 --size 100",
-        ),
-    ] {
-        let receiver = lab.receiver("sink", &format!("{sink} --expect 500 --linger 300ms"));
-        lab.send(&format!("{sent} --rate 2000 --count 500"));
-        receiver.lossless(500);
-    }
-    daemon.stop();
-    nothing_is_left(&lab.name);
-    assert_eq!(lab.packet_sockets("relay"), 0);
-    nothing_is_relayed(&lab);
-}
-
-#[test]
-fn the_packet_plane_ends_what_a_killed_ebpf_plane_has_left() {
-    the_packet_plane_takes_over("tcx");
-}
-
-#[test]
-fn with_clsact_too_the_packet_plane_ends_what_is_left() {
-    the_packet_plane_takes_over("clsact");
-}
-
-#[test]
-fn what_the_next_start_does_not_want_is_ended() {
-    for attach in ["auto", "clsact"] {
-        let Some((lab, _traces)) = lab() else { return };
-        let config = lab.file("mcr.toml", RULE);
-        let arguments = ["--config", config.to_str().unwrap()];
-        let mut daemon = attached(&lab, attach, &arguments);
-        daemon.signal(Signal::KILL);
-        daemon.wait();
-        lab.file("mcr.toml", "");
-        let mut daemon = attached(&lab, attach, &arguments);
-        nothing_is_relayed(&lab);
-        assert!(!has_clsact(&lab, "veth1"));
-        daemon.stop();
-        nothing_is_left(&lab.name);
-    }
 }
 
 #[test]
