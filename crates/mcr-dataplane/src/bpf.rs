@@ -176,8 +176,9 @@ impl DataPlane for BpfPlane {
         self.maps.counters(bounds)
     }
 
-    fn settle(&mut self) {
+    async fn settle(&mut self) -> Result<(), Refusal> {
         self.hooks.settle();
+        Ok(())
     }
 
     async fn stop(&mut self) {

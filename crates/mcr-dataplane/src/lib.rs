@@ -48,8 +48,8 @@ pub trait DataPlane {
     fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal>;
 
     /// The start is over: whatever an earlier process left running, and this one has not taken
-    /// over, ends.
-    fn settle(&mut self);
+    /// over, ends. Refused when the plane cannot forward after all.
+    fn settle(&mut self) -> impl Future<Output = Result<(), Refusal>>;
 
     /// Ends forwarding and removes what the plane has made in the kernel.
     fn stop(&mut self) -> impl Future<Output = ()>;

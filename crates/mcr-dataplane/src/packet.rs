@@ -44,12 +44,12 @@ use mcr_core::link::IfIndex;
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Limits, time};
-use mcr_core::supervisor::{Supervisor, WorkerId};
+use mcr_core::supervisor::{Supervisor, WorkerId, WorkerState};
 use mcr_core::verdict::Pass;
 use tokio::sync::mpsc;
 
 use crate::{Applied, DataPlane, Description, Progress, bpf};
-use change::Change;
+use change::{Change, Opening};
 use interface::{Input, Output};
 pub use probe::{check_workers, probe};
 use process::{Channel, Event, Process, What};
@@ -88,6 +88,7 @@ pub struct PacketPlane {
     own: BTreeSet<Ipv4Addr>,
     inputs: BTreeMap<IfIndex, Input>,
     outputs: BTreeMap<IfIndex, Output>,
+    opening: Option<Opening>,
     change: Option<Change>,
     done: Option<Applied>,
     events: mpsc::Receiver<Event>,
@@ -120,6 +121,7 @@ impl PacketPlane {
             own: BTreeSet::new(),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            opening: None,
             change: None,
             done: None,
             events,
@@ -133,6 +135,31 @@ impl PacketPlane {
     fn workers(&self) -> u32 {
         self.processes.len() as u32
     }
+
+    /// Waits for the next thing to do, and does it. May be dropped while it waits.
+    async fn turn(&mut self) {
+        let due = self.supervisor.poll_timeout();
+        let due = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let opening = &mut self.opening;
+        let opened = async {
+            match opening {
+                Some(opening) => (&mut opening.task).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(event) = self.events.recv() => self.handle(event),
+            () = due => self.look_at_time(),
+            opened = opened => self.opened(opened),
+        }
+        self.obey();
+    }
 }
 
 impl DataPlane for PacketPlane {
@@ -141,10 +168,8 @@ impl DataPlane for PacketPlane {
     }
 
     fn apply(&mut self, change: &PlaneChange) -> Progress {
-        match self.change(change) {
-            Ok(()) => self.done.take().map_or(Progress::Pending, Progress::Done),
-            Err(refused) => Progress::Done(Err(refused)),
-        }
+        self.change(change);
+        self.done.take().map_or(Progress::Pending, Progress::Done)
     }
 
     async fn next(&mut self) -> Applied {
@@ -152,19 +177,7 @@ impl DataPlane for PacketPlane {
             if let Some(done) = self.done.take() {
                 return done;
             }
-            let due = self.supervisor.poll_timeout();
-            let due = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                Some(event) = self.events.recv() => self.handle(event),
-                () = due => self.look_at_time(),
-            }
-            self.obey();
+            self.turn().await;
         }
     }
 
@@ -193,9 +206,27 @@ impl DataPlane for PacketPlane {
         Ok(sums)
     }
 
-    /// What an eBPF plane of the instance has left would relay every packet once more.
-    fn settle(&mut self) {
+    /// What an eBPF plane of the instance has left would relay every packet once more. Refused when
+    /// no worker can run.
+    async fn settle(&mut self) -> Result<(), Refusal> {
         bpf::end_left(&self.options.instance);
+        loop {
+            let all = (0..self.workers()).filter_map(|n| self.supervisor.status(WorkerId(n)));
+            let all: Vec<_> = all.map(|status| (status.state, status.last_error)).collect();
+            if all.iter().any(|(state, _)| *state == WorkerState::Running) {
+                return Ok(());
+            }
+            let errors: Option<Vec<&str>> = all.iter().map(|(_, error)| *error).collect();
+            if let Some(error) = errors.and_then(|errors| errors.last().copied()) {
+                return Err(Refusal::new(
+                    Code::Plane,
+                    format!("no worker can run: {error}"),
+                    "is there memory for them, are there descriptors (`ulimit -n`), and may they be \
+                     started (/proc/self/exe)?",
+                ));
+            }
+            self.turn().await;
+        }
     }
 
     async fn stop(&mut self) {

@@ -1,4 +1,4 @@
-//! `mcrd`, the relay daemon: one process, one thread, one event loop.
+//! `mcrd`, the relay daemon: one process, one event loop on one thread.
 //!
 //! A rule crosses these files on its way in: `control` (HTTP), `eventloop` (carries out what the
 //! relay asks for), `mcr_core::relay` (decides), `mcr_dataplane` (does), and back with the reply.
@@ -63,14 +63,17 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let opened = choice.open(args, &config)?;
     drop(entered);
     let socket = Socket { instance, listener };
-    match opened {
+    let result = match opened {
         Opened::Ebpf(plane, why) => {
             runtime.block_on(eventloop::run(args, signals, socket, (*plane, why), config))
         }
         Opened::Packet(plane, why) => {
             runtime.block_on(eventloop::run(args, signals, socket, (*plane, why), config))
         }
-    }
+    };
+    // A thread that makes rings is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// What a supervisor has started.

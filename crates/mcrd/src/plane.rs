@@ -43,6 +43,14 @@ impl Choice {
 
     /// Within a tokio runtime, by the main thread.
     pub(crate) fn open(self, args: &Args, config: &Config) -> Result<Opened, Refusal> {
+        let opened = self.open_plane(args, config)?;
+        if matches!(opened, Opened::Ebpf(..)) && args.workers.is_some() {
+            tracing::warn!("--workers has no effect: the ebpf plane has none");
+        }
+        Ok(opened)
+    }
+
+    fn open_plane(self, args: &Args, config: &Config) -> Result<Opened, Refusal> {
         match self {
             Self::Named(Plane::Packet) => {
                 let plane = open_packet(args, config).map_err(packet_cannot)?;
@@ -57,7 +65,7 @@ impl Choice {
                     let why = "it runs here, and costs less a packet than the packet plane";
                     Ok(Opened::Ebpf(Box::new(plane), Some(why.into())))
                 }
-                Err(why) => packet_instead(why)?.open(args, config),
+                Err(why) => packet_instead(why)?.open_plane(args, config),
             },
             Self::Packet(why) => {
                 let plane = open_packet(args, config).map_err(packet_cannot)?;

@@ -9,6 +9,7 @@ use mcr_core::action::{PlaneChange, PlaneRefusal, PlaneRule, RuleId};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::supervisor::{Absent, ChangeId};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::interface::{Input, Output};
 use super::{PacketPlane, channel};
@@ -24,16 +25,68 @@ pub(super) struct Change {
     touched: BTreeSet<IfIndex>,
 }
 
+/// Rings that are being made for a change.
+pub(super) struct Opening {
+    change: PlaneChange,
+    pub(super) task: JoinHandle<Opened>,
+}
+
+/// They, or why not.
+pub(super) type Opened = Result<BTreeMap<IfIndex, Input>, PlaneRefusal>;
+
 impl PacketPlane {
     /// Begins a change; `done` says how it ends. Sockets first, workers after: a worker that takes
     /// the change finds its packets waiting.
-    pub(super) fn change(&mut self, change: &PlaneChange) -> Result<(), PlaneRefusal> {
+    ///
+    /// The kernel takes its time to make rings (each page is cleared), so another thread asks for
+    /// them: workers and clients are served meanwhile.
+    pub(super) fn change(&mut self, change: &PlaneChange) {
+        let new = change.inputs.iter().filter(|index| !self.inputs.contains_key(index));
+        let new: Vec<IfIndex> = new.copied().collect();
+        if new.is_empty() {
+            return self.change_with(change, BTreeMap::new());
+        }
+        let (options, workers) = (self.options.packet.clone(), self.workers());
+        let open = move |index| {
+            let input = Input::open(index, &options, workers);
+            let blame = |refusal| PlaneRefusal { interface: Some(index), refusal };
+            input.map(|input| (index, input)).map_err(blame)
+        };
+        let task = tokio::task::spawn_blocking(move || new.into_iter().map(open).collect());
+        self.opening = Some(Opening { change: change.clone(), task });
+    }
+
+    /// The rings that a change needs are there, or not.
+    pub(super) fn opened(&mut self, opened: Result<Opened, JoinError>) {
+        let Some(Opening { change, .. }) = self.opening.take() else { return };
+        let lost = |error: JoinError| {
+            let refusal = Refusal::new(Code::Internal, format!("rings not opened: {error}"), "");
+            Err(PlaneRefusal { interface: None, refusal })
+        };
+        match opened.unwrap_or_else(lost) {
+            Ok(inputs) => self.change_with(&change, inputs),
+            Err(refused) => self.done = Some(Err(refused)),
+        }
+    }
+
+    fn change_with(&mut self, change: &PlaneChange, inputs: BTreeMap<IfIndex, Input>) {
+        if let Err(refused) = self.begin(change, inputs) {
+            self.done = Some(Err(refused));
+        }
+    }
+
+    fn begin(
+        &mut self,
+        change: &PlaneChange,
+        inputs: BTreeMap<IfIndex, Input>,
+    ) -> Result<(), PlaneRefusal> {
         let memory = channel::write_change(change).map_err(|error| {
             let message = format!("no memory to hand the change to the workers: {error}");
-            let refusal = Refusal::new(Code::Plane, message, "free some memory");
+            let hint = "raise `ulimit -n` (LimitNOFILE=), or free some memory";
+            let refusal = Refusal::new(Code::Plane, message, hint);
             PlaneRefusal { interface: None, refusal }
         })?;
-        let touched = self.prepare(change)?;
+        let touched = self.prepare(change, inputs)?;
         for counters in &self.counters {
             change.fresh_rules.iter().for_each(|id| counters.clear_rule(*id));
             change.fresh_outputs.iter().for_each(|id| counters.clear_output(*id));
@@ -49,15 +102,14 @@ impl PacketPlane {
         Ok(())
     }
 
-    /// Opens what a change needs and lets its packets in. Refused, nothing has changed.
-    fn prepare(&mut self, change: &PlaneChange) -> Result<BTreeSet<IfIndex>, PlaneRefusal> {
+    /// Opens what else a change needs and lets its packets in. Refused, nothing has changed.
+    fn prepare(
+        &mut self,
+        change: &PlaneChange,
+        inputs: BTreeMap<IfIndex, Input>,
+    ) -> Result<BTreeSet<IfIndex>, PlaneRefusal> {
         let blame = |interface| move |refusal| PlaneRefusal { interface, refusal };
         let (options, workers) = (&self.options.packet, self.workers());
-        let mut inputs = BTreeMap::new();
-        for index in change.inputs.iter().filter(|index| !self.inputs.contains_key(index)) {
-            let input = Input::open(*index, options, workers).map_err(blame(Some(*index)))?;
-            inputs.insert(*index, input);
-        }
         let mut outputs = BTreeMap::new();
         for index in change.install.iter().flat_map(interfaces) {
             if self.outputs.contains_key(&index) || outputs.contains_key(&index) {
@@ -95,7 +147,12 @@ impl PacketPlane {
         else {
             return;
         };
-        self.inputs.retain(|index, _| inputs.contains(index));
+        let gone: BTreeMap<IfIndex, Input> =
+            self.inputs.extract_if(.., |index, _| !inputs.contains(index)).collect();
+        if !gone.is_empty() {
+            // To give the rings back takes the kernel its time too.
+            drop(tokio::task::spawn_blocking(|| drop(gone)));
+        }
         self.outputs.retain(|index, _| outputs.contains(index));
         for process in self.processes.iter_mut().flatten() {
             process.inputs.retain(|index| inputs.contains(index));

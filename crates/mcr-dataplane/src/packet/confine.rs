@@ -47,6 +47,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sendmmsg,
@@ -75,15 +76,19 @@ pub(crate) fn prepare() {
     let _ = set_current_timer_slack(NonZeroU64::new(1));
 }
 
-/// Gives everything up. The process has one thread.
-pub(crate) fn confine() -> io::Result<()> {
+/// Gives everything up; what could not be given up. The process has one thread.
+pub(crate) fn confine() -> io::Result<Option<String>> {
+    let mut kept = None;
     if rustix::process::geteuid().is_root() {
         for capability in CapabilitySet::all().iter() {
             // Unknown to an older kernel, or CAP_SETPCAP is missing: then it can be had by nobody,
             // since no new privileges are.
             let _ = remove_capability_from_bounding_set(capability);
         }
-        become_nobody().map_err(|e| named("cannot become nobody", &e))?;
+        if let Err(error) = become_nobody() {
+            // In a user namespace without such a user, or without CAP_SETUID: root of little use.
+            kept = Some(format!("it stays root, without capabilities: cannot be nobody: {error}"));
+        }
     }
     let none = CapabilitySet::empty();
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
@@ -93,23 +98,19 @@ pub(crate) fn confine() -> io::Result<()> {
         .map_err(|e| named("cannot die with its supervisor", &e))?;
     set_no_new_privs(true).map_err(|e| named("cannot renounce privileges", &e))?;
     let program = program().map_err(|e| named("no filter for system calls", &e))?;
-    seccompiler::apply_filter(&program).map_err(|e| named("cannot filter system calls", &e))
+    seccompiler::apply_filter(&program).map_err(|e| named("cannot filter system calls", &e))?;
+    Ok(kept)
 }
 
 fn named(what: &str, error: &dyn std::error::Error) -> io::Error {
     io::Error::other(format!("{what}: {error}"))
 }
 
-/// In a user namespace without such a user, root stays what it is there: nobody of the host.
 fn become_nobody() -> rustix::io::Result<()> {
     let (group, user) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
-    let changed = set_thread_groups(&[])
-        .and_then(|()| set_thread_res_gid(group, group, group))
-        .and_then(|()| set_thread_res_uid(user, user, user));
-    match changed {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => Ok(()),
-        other => other,
-    }
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)
 }
 
 /// The filter: what is not allowed ends the process.

@@ -119,8 +119,13 @@ async fn watch(
             status = child.wait() => break status,
         }
     };
-    while let Ok(Some((message, _))) = channel::receive(channel.get_ref().as_fd()) {
-        drop(events.send(event(What::Said(message))).await);
+    loop {
+        match channel::receive(channel.get_ref().as_fd()) {
+            Ok(Some((message, _))) => drop(events.send(event(What::Said(message))).await),
+            // Once, when it has not read all that it was told.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Ok(None) | Err(_) => break,
+        }
     }
     drop(events.send(event(What::Exited(status.unwrap_or_default()))).await);
 }

@@ -52,11 +52,14 @@ pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
     std::panic::set_hook(Box::new(hook));
     let last = channel.try_clone()?;
     confine::prepare();
+    let warn = |why| drop(channel::send(last.as_fd(), &FromWorker::Warned(why), &[]));
     if let Err(error) = confine::pin(cpu) {
-        let why = format!("not pinned to CPU {cpu}: {error}");
-        let _ = channel::send(last.as_fd(), &FromWorker::Warned(why), &[]);
+        warn(format!("not pinned to CPU {cpu}: {error}"));
     }
-    let result = confine::confine().and_then(|()| serve(channel));
+    let result = confine::confine().and_then(|kept| {
+        kept.into_iter().for_each(warn);
+        serve(channel)
+    });
     if let Err(error) = &result {
         let _ = channel::send(last.as_fd(), &FromWorker::Failed(error.to_string()), &[]);
     }

@@ -42,8 +42,7 @@ impl<P: DataPlane> Daemon<P> {
                 }
             }
         }
-        self.plane.settle();
-        Ok(())
+        self.plane.settle().await
     }
 
     /// A change of the daemon's own, carried out before anything else.

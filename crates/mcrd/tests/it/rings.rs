@@ -46,6 +46,36 @@ fn super_packets_are_whole(lab: &Lab, gso: u32) {
     receiver.lossless(500);
 }
 
+/// The kernel takes its time to make rings; the daemon has others to serve meanwhile.
+pub(crate) fn rings_that_are_made_hold_up_nobody(plane: Plane) {
+    let lab = Lab::chain(plane);
+    let mut steps = Vec::new();
+    for n in 1..=12 {
+        lab.ip("relay", &format!("link add in{n} type veth peer name in{n}p"));
+        lab.ip("relay", &format!("link set in{n} up"));
+        lab.ip("relay", &format!("link set in{n}p up"));
+        let input = format!("239.2.1.{n}:5001@in{n}");
+        steps.push(
+            json!({"add": {"input": input, "outputs": [format!("239.20.1.{n}:6001@veth2")]}}),
+        );
+    }
+    let daemon = lab.daemon(&[]);
+    let begun = daemon.json(&["status", "--json"])["generation"].clone();
+    let mut served = 0;
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| change(&daemon, &Value::Array(steps)));
+        while !changing.is_finished() {
+            let status = daemon.json(&["status", "--json"]);
+            let rings = status["workers"][0]["rings"].as_array().map_or(0, Vec::len);
+            // Before the change: it was under way, or had not begun.
+            served += usize::from(status["generation"] == begun && rings == 0);
+        }
+    });
+    assert!(served > 2, "only {served} answers while 24 rings were made");
+    add_streams(&daemon, 2);
+    streams_are_whole(&lab, 2);
+}
+
 pub(crate) fn a_block_ring_relays_everything(plane: Plane) {
     let lab = Lab::chain(plane);
     let daemon = configured(&lab, BLOCK);

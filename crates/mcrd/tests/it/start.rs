@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
 use crate::lab::{Daemon, Lab, Plane, can_run, run, wait_for};
 
@@ -112,10 +115,29 @@ pub(crate) fn without_raw_sockets(lab: &Lab) -> Command {
 
 /// Runs it where bpf(2) is not there, as in a kernel without eBPF.
 pub(crate) fn without_bpf<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    filtered(libc::SYS_bpf, Vec::new(), libc::ENOSYS, run)
+}
+
+/// Runs it where no process can renounce privileges, so that no worker gets ready.
+pub(crate) fn without_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let option = u64::from(libc::PR_SET_NO_NEW_PRIVS.cast_unsigned());
+    let (length, operator) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+    let condition = SeccompCondition::new(0, length, operator, option).unwrap();
+    let rule = SeccompRule::new(vec![condition]).unwrap();
+    filtered(libc::SYS_prctl, vec![rule], libc::EPERM, run)
+}
+
+/// Runs it where a system call fails.
+fn filtered<T: Send>(
+    call: libc::c_long,
+    rules: Vec<SeccompRule>,
+    error: libc::c_int,
+    run: impl FnOnce() -> T + Send,
+) -> T {
     let filter = SeccompFilter::new(
-        [(libc::SYS_bpf, Vec::new())].into(),
+        [(call, rules)].into(),
         SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+        SeccompAction::Errno(error.cast_unsigned()),
         std::env::consts::ARCH.try_into().unwrap(),
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();

@@ -124,6 +124,7 @@ behaviours! {
         }
         packet: {
             rings:
+                rings_that_are_made_hold_up_nobody,
                 a_block_ring_relays_everything,
                 a_block_ring_holds_a_slow_stream_for_a_while,
                 killing_a_worker_with_a_block_ring_loses_nothing,
@@ -142,6 +143,7 @@ behaviours! {
                 killing_the_supervisor_leaves_nothing,
                 workers_hold_no_privileges,
                 a_number_of_workers_that_cannot_be_is_refused,
+                a_start_that_gets_no_worker_to_run_is_refused,
                 without_the_capability_for_raw_sockets_it_names_it,
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
         }

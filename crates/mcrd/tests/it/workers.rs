@@ -13,6 +13,7 @@ use crate::lab::{Daemon, Lab, Plane, end, wait_for};
 use crate::load::rule;
 use crate::start::{
     RULE, nothing_is_left, nothing_is_relayed, refused, traced, without_bpf, without_raw_sockets,
+    without_workers,
 };
 
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
@@ -234,4 +235,15 @@ pub(crate) fn auto_takes_the_packet_plane_where_bpf_cannot_be_used(plane: Plane)
     add_streams(&daemon, 1);
     streams_are_whole(&lab, 1);
     daemon.stop();
+}
+
+pub(crate) fn a_start_that_gets_no_worker_to_run_is_refused(plane: Plane) {
+    let (lab, _traces) = traced(plane);
+    let config = lab.file("mcr.toml", RULE);
+    let arguments = ["--dataplane", "packet", "--config", config.to_str().unwrap()];
+    without_workers(|| {
+        let fragments = ["no worker can run", "cannot renounce privileges", "is there memory"];
+        refused(&lab, &mut lab.mcrd(&arguments), &fragments);
+    });
+    assert_eq!(lab.packet_sockets("relay"), 0);
 }
