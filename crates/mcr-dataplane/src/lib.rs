@@ -1,6 +1,7 @@
 //! The packet side of MCR: what moves packets, joins groups and watches interfaces. The only crate
 //! with `unsafe` code: `sys`, the mirrors of `bpf`'s `abi.h`, and of `packet` what shares memory with
-//! the kernel or hands it addresses (`ring`, `shared`, `socket`, `send`).
+//! the kernel or hands it addresses (`ring`, `shared`, `socket`, `send`, and what gives frames to
+//! `send`), ignores signals (`confine`) or registers a descriptor with tokio (`process`).
 //!
 //! A data plane holds derived state: everything in it can be thrown away and installed again from
 //! the rule table.

@@ -83,6 +83,8 @@ pub struct PacketPlane {
     cpus: Vec<usize>,
     supervisor: Supervisor,
     processes: Vec<Option<Process>>,
+    /// What the counters of each worker have room for.
+    room: Limits,
     counters: Vec<CounterMemory>,
     rules: BTreeMap<RuleId, PlaneRule>,
     own: BTreeSet<Ipv4Addr>,
@@ -102,8 +104,8 @@ impl PacketPlane {
         let count = options.workers.unwrap_or_else(|| probe::default_workers(cpus.len()));
         let Limits { rules, outputs } = options.limits;
         // A change installs the new before it removes the old.
-        let (rules, outputs) = (rules.saturating_mul(2), outputs.saturating_mul(2));
-        let memory = |_| CounterMemory::new(rules, outputs);
+        let room = Limits { rules: rules.saturating_mul(2), outputs: outputs.saturating_mul(2) };
+        let memory = |_| CounterMemory::new(room.rules, room.outputs);
         let counters = (0..count).map(memory).collect::<io::Result<_>>().map_err(|error| {
             Refusal::new(
                 Code::Plane,
@@ -116,6 +118,7 @@ impl PacketPlane {
             cpus: cpus.iter().cycle().take(count as usize).copied().collect(),
             supervisor: Supervisor::new(count, Instant::now()),
             processes: (0..count).map(|_| None).collect(),
+            room,
             counters,
             rules: BTreeMap::new(),
             own: BTreeSet::new(),

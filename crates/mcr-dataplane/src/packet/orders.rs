@@ -76,9 +76,8 @@ impl PacketPlane {
 
     /// Counters, sockets and the whole table.
     fn hand_everything(&self, worker: WorkerId, process: &mut Process) -> io::Result<()> {
-        let Limits { rules, outputs } = self.options.limits;
-        let setup =
-            ToWorker::Setup { rules: rules.saturating_mul(2), outputs: outputs.saturating_mul(2) };
+        let Limits { rules, outputs } = self.room;
+        let setup = ToWorker::Setup { rules, outputs };
         let counters = &self.counters[worker.0 as usize];
         channel::send(process.channel.as_fd(), &setup, &[counters.descriptor()])?;
         let inputs = self.rules.values().map(|rule| rule.key.interface).collect();
@@ -162,10 +161,12 @@ impl PacketPlane {
     /// Replaces the rings of an interface of which one takes nothing any more.
     pub(super) fn reopen(&mut self, index: IfIndex) {
         let Some(old) = self.inputs.get(&index) else { return };
+        let groups = groups(self.rules.values(), index);
         let opened =
             Input::open(index, &self.options.packet, self.workers()).and_then(|mut new| {
+                // Never both at once: every packet would come twice.
                 old.admit(&BTreeSet::new())?;
-                new.admit(&groups(self.rules.values(), index))?;
+                new.admit(&groups).inspect_err(|_| drop(old.admit(&groups)))?;
                 new.inherit(old);
                 Ok(new)
             });

@@ -32,8 +32,6 @@ pub(crate) const BATCH: usize = 64;
 
 const KERNEL: u32 = libc::TP_STATUS_KERNEL;
 const USER: u32 = libc::TP_STATUS_USER;
-/// `TPACKET_ALIGNMENT`; both headers are multiples of it, and the address follows.
-const ALIGNMENT: usize = 16;
 /// A byte of `tp_padding`, which the kernel clears with each frame and never reads: whether this
 /// frame has been sent.
 const MARK: usize = offset_of!(tpacket2_hdr, tp_padding);
@@ -340,7 +338,7 @@ fn give_back(status: &AtomicU32) {
 
 /// The status word at `at`: shared with the kernel, as an atomic.
 fn status(map: &MmapRaw, at: usize) -> &AtomicU32 {
-    assert!(at + size_of::<AtomicU32>() <= map.len() && at.is_multiple_of(ALIGNMENT / 2));
+    assert!(at + size_of::<AtomicU32>() <= map.len() && at.is_multiple_of(align_of::<AtomicU32>()));
     // SAFETY: `at` lies in the mapping.
     let word = unsafe { map.as_mut_ptr().add(at) };
     // SAFETY: the word lies in the mapping, which lives as long as the reference, is aligned, since

@@ -144,14 +144,9 @@ impl SendQueue {
 /// Puts the sum of the pseudo-header into the checksum field, as whoever finishes it expects.
 fn unfinish_checksum(headers: &mut [u8], udp: usize) {
     let [high, low] = [headers[udp + 4], headers[udp + 5]];
-    let addresses = udp - ipv4_header_len(headers) + ipv4::SOURCE;
-    let sum = checksum::sum(&headers[addresses..][..8])
+    let sum = checksum::sum(&headers[ethernet::HEADER_LEN + ipv4::SOURCE..][..8])
         + checksum::sum(&[0, ipv4::PROTOCOL_UDP, high, low]);
     headers[udp + udp::CHECKSUM..][..2].copy_from_slice(&checksum::fold(sum).to_be_bytes());
-}
-
-fn ipv4_header_len(headers: &[u8]) -> usize {
-    usize::from(headers[ethernet::HEADER_LEN] & 0xf) * 4
 }
 
 /// Sends messages until one fails; the number sent, or why the first failed.
@@ -173,5 +168,32 @@ fn reason(error: &io::Error) -> OutputDrop {
         Some(libc::ENOBUFS | libc::EAGAIN) => OutputDrop::QueueFull,
         Some(libc::ENOMEM) => OutputDrop::NoMemory,
         _ => OutputDrop::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever finishes the checksum sums up from the UDP header on.
+    #[test]
+    fn an_unfinished_checksum_can_be_finished() {
+        let payload = [7; 11];
+        let length = (udp::HEADER_LEN + payload.len()) as u16;
+        for options in [0, 8] {
+            let start = ethernet::HEADER_LEN + ipv4::HEADER_LEN + options;
+            let mut frame = vec![0; start + udp::HEADER_LEN];
+            let addresses = [10, 0, 0, 1, 239, 10, 1, 1];
+            frame[ethernet::HEADER_LEN + ipv4::SOURCE..][..8].copy_from_slice(&addresses);
+            frame[start..][..4].copy_from_slice(&[0x0f, 0xa0, 0x17, 0x70]);
+            frame[start + 4..][..2].copy_from_slice(&length.to_be_bytes());
+            unfinish_checksum(&mut frame, start);
+            frame.extend(payload);
+            let finished = checksum::checksum(&frame[start..]);
+            frame[start + udp::CHECKSUM..][..2].copy_from_slice(&finished.to_be_bytes());
+            let pseudo = [&addresses[..], &[0, ipv4::PROTOCOL_UDP], &length.to_be_bytes()].concat();
+            let all = checksum::sum(&pseudo) + checksum::sum(&frame[start..]);
+            assert_eq!(checksum::fold(all), 0xffff, "RFC 768, with {options} bytes of options");
+        }
     }
 }

@@ -66,8 +66,8 @@ pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
     result
 }
 
-/// The worker's loop; for tests also without confinement.
-pub(crate) fn serve(channel: OwnedFd) -> io::Result<()> {
+/// The worker's loop.
+fn serve(channel: OwnedFd) -> io::Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     watch(&poll, channel.as_fd(), CHANNEL)?;
     let Some(counters) = wait_for_setup(&poll, channel.as_fd())? else { return Ok(()) };

@@ -102,6 +102,12 @@ pub(crate) fn kill_under_load(lab: &Lab, daemon: &Daemon, streams: usize, load: 
     }
     assert!(report["duplicated"].as_u64().unwrap() <= 64, "{report}");
     assert!(away < Duration::from_secs(1), "the worker was away for {away:?}");
+    // The counters have survived the worker, up to the batch in hand.
+    let stats = daemon.json(&["stats", "--json"]);
+    let forwarded = |rule: &Value| rule["outputs"][0]["forwarded"]["packets"].as_u64().unwrap();
+    let forwarded: u64 = stats["rules"].as_array().unwrap().iter().map(forwarded).sum();
+    let sent = sent["sent"].as_u64().unwrap();
+    assert!(forwarded.abs_diff(sent) <= 64, "{forwarded} counted, {sent} sent");
 }
 
 pub(crate) fn a_stopped_worker_is_restarted_and_the_request_ends(plane: Plane) {
