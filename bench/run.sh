@@ -78,7 +78,7 @@ load() {
     lab_in gen taskset -c 0 "$bin/mcrgen" send --interface veth0 --group 239.1.1.1 --port 5001 \
         --streams "$streams" --rate "$rate" --count "$count" --size 1024 "$@" --json \
         >"$files/sent.json"
-    wait "$receiver" || true
+    lab_wait "$receiver" || true
     after=$([ -n "${bare:-}" ] || ticks)
     jq -rn --slurpfile s "$files/sent.json" --slurpfile r "$files/received.json" \
         --arg ticks "$before $after" --arg hz "$(getconf CLK_TCK)" '

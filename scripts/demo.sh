@@ -49,9 +49,9 @@ lab_await "receiver" grep -q ready "$files/receiver.log"
 echo "send:  $streams streams, $rate packets/s each, 1024 bytes, $count packets each"
 lab_spawn gen "$bin/mcrgen" send --interface veth0 --group 239.1.1.1 --port 5001 \
     --streams "$streams" --rate "$rate" --count "$count" --size 1024 --json >"$files/sent.json"
-wait "$lab_pid"
+lab_wait "$lab_pid"
 lossless=0
-wait "$receiver" || lossless=$?
+lab_wait "$receiver" || lossless=$?
 
 jq -rn --slurpfile sent "$files/sent.json" --slurpfile received "$files/received.json" \
     --argjson status "$(ctl status --json)" '

@@ -1,16 +1,39 @@
+# shellcheck shell=bash
 # A chain of three network namespaces, to be sourced:
 #
 #   gen (veth0 10.0.0.1) -- (veth1 10.0.0.2) relay (veth2 10.0.1.1) -- (veth3 10.0.1.2) sink
 #
-# lab_up makes it, lab_down ends its processes by their ids and removes it. Names carry a suffix,
-# so that several labs stand side by side.
+# lab_up makes it, lab_down ends its processes by their ids and removes it. Names carry the process
+# id and start time of the script and a number, so that several labs stand side by side, and so that
+# lab_up can tell and remove what a script left that was killed. Every wait but lab_wait
+# has a deadline.
 
 lab_name=
-lab_pids=()
+lab_number=0
+declare -A lab_pids=()
 lab_pid=
+lab_prefix=mcr-lab
+
+# Waiting by a read that nobody answers: no process is made, and signals get through.
+lab_fifo=$(mktemp -u)
+mkfifo -m 600 "$lab_fifo"
+exec {lab_tick}<>"$lab_fifo"
+rm -f "$lab_fifo"
+lab_pause() { read -r -t 0.02 -u "$lab_tick" || true; }
+
+# lab_started PID: when a process started, in ticks since boot; fails when there is none.
+lab_started() {
+    local stat
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+    # The name in parentheses may hold anything; the start is the 20th field after it.
+    read -ra stat <<<"${stat##*) }"
+    echo "${stat[19]}"
+}
 
 lab_up() {
-    lab_name=mcr-$$-$RANDOM
+    lab_sweep
+    lab_number=$((lab_number + 1))
+    lab_name=$lab_prefix-$$-$(lab_started $$)-$lab_number
     local role
     for role in gen relay sink; do
         ip netns add "$lab_name-$role"
@@ -51,9 +74,17 @@ lab_in() {
 lab_spawn() {
     local role=$1
     shift
-    nsenter --net="/run/netns/$lab_name-$role" "$@" &
+    nsenter --net="/run/netns/$lab_name-$role" "$@" </dev/null &
     lab_pid=$!
-    lab_pids+=("$lab_pid")
+    lab_pids[$lab_pid]=1
+}
+
+# Waits for a program that lab_spawn has started, without a deadline; its exit code.
+lab_wait() {
+    local code=0
+    wait "$1" || code=$?
+    unset "lab_pids[$1]"
+    return $code
 }
 
 # Waits until a command succeeds, at most 20 seconds.
@@ -65,22 +96,65 @@ lab_await() {
             echo "$what: not after 20 seconds" >&2
             return 1
         fi
-        sleep 0.05
+        lab_pause
     done
 }
 
+# lab_ended SECONDS PID...: waits until all have ended, at most so long.
+lab_ended() {
+    local end=$((SECONDS + $1)) pid
+    shift
+    for pid in "$@"; do
+        while kill -0 "$pid" 2>/dev/null; do
+            [ $SECONDS -lt $end ] || return 1
+            lab_pause
+        done
+    done
+}
+
+# lab_end PID...: ends them, and whoever has not ended after 10 seconds at once.
+lab_end() {
+    [ $# -gt 0 ] || return 0
+    kill -TERM "$@" 2>/dev/null || true
+    if ! lab_ended 10 "$@"; then
+        kill -KILL "$@" 2>/dev/null || true
+        lab_ended 10 "$@" || echo "lab: some of the processes $* did not end" >&2
+    fi
+}
+
 lab_down() {
-    local pid role
-    for pid in "${lab_pids[@]}"; do
-        kill -TERM "$pid" 2>/dev/null || true
-    done
-    for pid in "${lab_pids[@]}"; do
-        wait "$pid" 2>/dev/null || true
-    done
+    lab_end "${!lab_pids[@]}"
     lab_pids=()
     [ -n "$lab_name" ] || return 0
-    for role in gen relay sink; do
-        ip netns delete "$lab_name-$role" 2>/dev/null || true
-    done
+    lab_remove "$lab_name"
     lab_name=
+}
+
+# Removes the labs of scripts that are no more.
+lab_sweep() {
+    local path name pid started
+    for path in /run/netns/"$lab_prefix"-*-relay /run/netns/"$lab_prefix"-*-gen \
+        /run/netns/"$lab_prefix"-*-sink; do
+        [ -e "$path" ] || continue
+        name=${path##*/}
+        name=${name%-*}
+        IFS=- read -r pid started _ <<<"${name#"$lab_prefix"-}"
+        if [ "$(lab_started "$pid" || true)" != "$started" ]; then
+            echo "removing $name, left by a run that was killed" >&2
+            lab_remove "$name"
+        fi
+    done
+}
+
+# lab_remove NAME: ends what is left in its namespaces, removes them, and what a daemon that could
+# not end by itself has left.
+lab_remove() {
+    local role pids
+    for role in gen relay sink; do
+        [ -e "/run/netns/$1-$role" ] || continue
+        mapfile -t pids < <(ip netns pids "$1-$role" 2>/dev/null || true)
+        lab_end "${pids[@]}"
+        ip netns delete "$1-$role" 2>/dev/null || true
+    done
+    rm -rf "/sys/fs/bpf/mcr/${1:?}" "/run/mcr/${1:?}".*
 }

@@ -1,0 +1,117 @@
+//! The two pictures: a line for each relay, over the number of streams.
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::prelude::*;
+
+use crate::rows::{Repeat, Row};
+use crate::runs::BARE;
+
+/// Loss in percent, median of the repeats.
+pub(crate) fn loss(rows: &[Row]) -> Result<String> {
+    let lines = lines(rows, |row| row.median(|repeat| Some(repeat.run.loss_percent())));
+    let top = highest(&lines).max(1.0);
+    draw("Loss, median of the runs (%)", &lines, -top / 50.0..top * 1.05)
+}
+
+/// CPU for each packet, in microseconds: of the whole machine, without that of the bare path.
+pub(crate) fn cpu(rows: &[Row]) -> Result<String> {
+    let lines = lines(rows, |row| row.median(Repeat::added_cpu).filter(|added| *added > 0.0));
+    let (lowest, highest) = (lowest(&lines).min(1.0), highest(&lines).max(10.0));
+    draw(
+        "CPU a packet, of the whole machine beyond the bare path (µs, logarithmic)",
+        &lines,
+        (lowest / 1.5..highest * 6.0).log_scale(),
+    )
+}
+
+/// Points of one relay: streams, value.
+struct Line {
+    relay: String,
+    points: Vec<(f64, f64)>,
+}
+
+fn lines(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for row in rows.iter().filter(|row| row.in_series && row.relay != BARE) {
+        let Some(value) = value(row) else { continue };
+        let point = (row.streams as f64, value);
+        match lines.iter_mut().find(|line| line.relay == row.relay) {
+            Some(line) => line.points.push(point),
+            None => lines.push(Line { relay: row.relay.clone(), points: vec![point] }),
+        }
+    }
+    lines
+}
+
+fn values(lines: &[Line]) -> impl Iterator<Item = f64> {
+    lines.iter().flat_map(|line| &line.points).map(|point| point.1)
+}
+
+fn highest(lines: &[Line]) -> f64 {
+    values(lines).fold(0.0, f64::max)
+}
+
+fn lowest(lines: &[Line]) -> f64 {
+    values(lines).fold(f64::INFINITY, f64::min)
+}
+
+fn draw<Y>(title: &str, lines: &[Line], y: Y) -> Result<String>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, (800, 420)).into_drawing_area();
+    // The errors of plotters borrow the drawing area.
+    paint(&area, title, lines, y).map_err(|error| anyhow!("drawing '{title}': {error}"))?;
+    drop(area);
+    Ok(svg)
+}
+
+fn paint<Y>(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    title: &str,
+    lines: &[Line],
+    y: Y,
+) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    area.fill(&WHITE)?;
+    let counts = || lines.iter().flat_map(|line| &line.points).map(|point| point.0);
+    let (fewest, most) = (counts().fold(508.0, f64::min), counts().fold(1.0, f64::max));
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 16))
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(56)
+        .build_cartesian_2d((fewest / 1.1..most * 1.1).log_scale(), y)?;
+    chart
+        .configure_mesh()
+        .x_desc("streams (logarithmic)")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y}"))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (number, line) in lines.iter().enumerate() {
+        let color = COLORS[number % COLORS.len()];
+        chart
+            .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?
+            .label(&line.relay)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+        let dots = line.points.iter().map(|point| Circle::new(*point, 3, color.filled()));
+        chart.draw_series(dots)?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    area.present()
+}
+
+const COLORS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(213, 94, 0)];

@@ -1,0 +1,333 @@
+//! `report.md`, and the table on the terminal.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::columns::by_key;
+use crate::rows::{Repeat, Row};
+use crate::runs::{BARE, Test};
+
+/// What arrived.
+const TRAFFIC: &[&str] = &[
+    "streams",
+    "asked_rate",
+    "relay",
+    "achieved_rate",
+    "sent",
+    "received",
+    "lost",
+    "lost_worst",
+    "loss_percent",
+    "loss_percent_worst",
+    "duplicated_worst",
+    "reordered_worst",
+    "worst_stream_lost",
+    "p50_us",
+    "p99_us",
+    "marks",
+];
+/// What it cost.
+const COST: &[&str] = &[
+    "streams",
+    "asked_rate",
+    "relay",
+    "relay_cpu",
+    "system_cpu",
+    "added_cpu",
+    "added_cpu_worst",
+    "times_less_than_socat",
+    "rss_mib",
+    "pss_mib",
+    "processes",
+    "sockets",
+    "slab_kib_per_stream",
+    "start_s",
+    "configure_s",
+];
+/// What fits a terminal.
+const SHORT: &[&str] = &[
+    "streams",
+    "asked_rate",
+    "relay",
+    "achieved_rate",
+    "lost",
+    "lost_worst",
+    "loss_percent",
+    "p50_us",
+    "p99_us",
+    "relay_cpu",
+    "added_cpu",
+    "marks",
+];
+
+/// The whole report.
+pub(crate) fn markdown(test: &Test, rows: &[Row]) -> String {
+    let rows_of_relays = rows.iter().filter(|row| row.relay != BARE).collect::<Vec<_>>();
+    let mut text = String::new();
+    let mut section = |heading: &str, body: &str| {
+        if !body.is_empty() {
+            let _ = write!(text, "{heading}\n\n{}\n\n", body.trim_end());
+        }
+    };
+    section("# Multi-stream scaling test", &machine(test));
+    section("## Method", &method(test));
+    section("## In short", &summary(rows));
+    section("## Loss", "![loss against streams](loss.svg)");
+    section("", &table(rows.iter(), TRAFFIC));
+    section("", MARKS);
+    section("## Cost", "![CPU a packet against streams](cpu.svg)");
+    section("", &table(rows.iter(), COST));
+    section("", COSTS);
+    section("## Where packets were dropped", &drops(rows));
+    section("## Buffers", &buffers(&rows_of_relays));
+    section("## Repeat it", &command(test));
+    while text.ends_with('\n') {
+        text.pop();
+    }
+    // A section without a heading goes on in the one before.
+    text.replace("\n\n\n\n", "\n\n") + "\n"
+}
+
+/// The table on the terminal.
+pub(crate) fn terminal(rows: &[Row]) -> String {
+    let columns = SHORT.iter().map(|key| by_key(key)).collect::<Vec<_>>();
+    let mut lines = vec![columns.iter().map(|column| column.heading.to_owned()).collect()];
+    lines.extend(rows.iter().map(|row| columns.iter().map(|c| cell(&(c.text)(row))).collect()));
+    let width = |column: usize| {
+        lines.iter().map(|line: &Vec<String>| line[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths = (0..columns.len()).map(width).collect::<Vec<_>>();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    let _ = write!(text, "\n{}", summary(rows).replace("**", ""));
+    text
+}
+
+fn machine(test: &Test) -> String {
+    let machine = &test.setting["machine"];
+    let text = |value: &serde_json::Value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => value.to_string(),
+    };
+    let list = |value: &serde_json::Value| {
+        let entries = value.as_object().into_iter().flatten();
+        entries
+            .map(|(name, value)| format!("{name} {}", text(value)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    format!(
+        "{}, {} CPUs, {} MiB, {}, {}{}.\nVersions: {}.\nLimits of the host, none changed: {}.\n\
+         Measured {}. Settings: {}.",
+        text(&machine["cpu"]),
+        machine["cpus"],
+        machine["memory_mib"],
+        text(&machine["kernel"]),
+        text(&machine["system"]),
+        match text(&machine["virtual"]).as_str() {
+            "" | "none" => String::new(),
+            kind => format!(", virtual ({kind})"),
+        },
+        list(&machine["versions"]),
+        list(&machine["sysctl"]),
+        test.setting("date"),
+        list(&settings(test)),
+    )
+}
+
+fn settings(test: &Test) -> serde_json::Value {
+    let mut settings = test.setting["settings"].clone();
+    if let Some(settings) = settings.as_object_mut() {
+        settings.retain(|name, value| name != "date" && value != "");
+    }
+    settings
+}
+
+fn method(test: &Test) -> String {
+    let setting = |name| test.setting(name);
+    let senders = match setting("senders") {
+        "1" => "one process sends all streams",
+        _ => "one process sends each stream",
+    };
+    let sink = match setting("sink") {
+        "socat" => "one socat for each stream, which counts bytes; order and latency are not known",
+        _ => "one mcrgen, which checks the sequence number of every packet",
+    };
+    format!(
+        "- A chain of three network namespaces, made anew for every run: sender (10.0.0.1) – relay \
+         (10.0.0.2, 10.0.1.1) – sink (10.0.1.2). Stream N goes from 239.1.X.Y:5000+N to \
+         239.10.X.Y:6000+N. {} packets of {} bytes on each stream; {senders}, {} datagrams at once; \
+         the sink is {sink}.\n\
+         - **The bare path comes first.** In every repeat the same load is run without a relay, the \
+         sink in its place. When the bare path loses, the runs beside it are marked `path-limited`, \
+         and not blamed on a relay.\n\
+         - **The rate that the sender reached stands beside the one asked for**, and is the rate of \
+         the loss shown. Sender and sink run at nice {}: on a machine of few CPUs a relay that takes \
+         much of them would else slow down the sender, and lose nothing by it. A sender on another \
+         host slows down for nobody.\n\
+         - Relays take turns (A B C A B C …). Median and worst of {} runs.\n\
+         - One socat process for each stream, as its users run it, with {} of receive buffer each. \
+         The rings of the packet plane ({} workers) get no more together than all socats together, \
+         and 64 MiB for each worker at most. The eBPF plane has no buffer.\n\
+         - Configured streams are counted at the relay before each load; a missing one is an error.\n\
+         - No sysctl is changed, for nobody.\n\
+         - CPU of the machine is the time in which no CPU was idle; what a relay costs is that, less \
+         the same of the bare path in the same repeat. Work that the kernel does in the sender's \
+         time counts to the relay that way.",
+        setting("per_stream_packets"),
+        setting("packet_size"),
+        setting("gso"),
+        setting("instrument_nice"),
+        setting("repeats"),
+        match setting("socat_rcvbuf") {
+            "default" => "the system's default".to_owned(),
+            bytes => format!("{bytes} bytes"),
+        },
+        setting("num_workers"),
+    )
+}
+
+/// What each relay comes to.
+fn summary(rows: &[Row]) -> String {
+    let mut relays = Vec::new();
+    for row in rows.iter().filter(|row| row.in_series && row.relay != BARE) {
+        if !relays.contains(&row.relay) {
+            relays.push(row.relay.clone());
+        }
+    }
+    let mut text = String::new();
+    for relay in relays {
+        let of_relay = || rows.iter().filter(|row| row.in_series && row.relay == relay);
+        let most = of_relay().map(|row| row.streams).max().unwrap_or(0);
+        let first = |condition: fn(&Row) -> bool| {
+            of_relay().filter(|row| condition(row)).min_by_key(|row| row.streams)
+        };
+        let lost = match first(Row::has_lost) {
+            Some(row) => format!(
+                "first loses at {} streams: {} % (median), {} % (worst), at {} packets/s",
+                row.streams,
+                (by_key("loss_percent").text)(row),
+                (by_key("loss_percent_worst").text)(row),
+                (by_key("achieved_rate").text)(row),
+            ),
+            None => format!("lost nothing up to {most} streams"),
+        };
+        let from = |condition: fn(&Row) -> bool, what: &str| {
+            let row = first(condition);
+            row.map_or(String::new(), |row| format!("; from {} streams on {what}", row.streams))
+        };
+        let _ = writeln!(
+            text,
+            "- **{relay}** {lost}{}{}.",
+            from(|row| row.count(Repeat::is_behind) > 0, "it is behind, and a longer run loses"),
+            from(|row| row.count(Repeat::is_slowed) > 0, "it takes CPU that the sender needs"),
+        );
+    }
+    text
+}
+
+fn table<'a>(rows: impl Iterator<Item = &'a Row>, keys: &[&str]) -> String {
+    let columns = keys.iter().map(|key| by_key(key)).collect::<Vec<_>>();
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(columns.iter().map(|column| column.heading.to_owned()).collect());
+    text += &line(columns.iter().map(|_| "---".to_owned()).collect());
+    for row in rows {
+        text += &line(columns.iter().map(|column| cell(&(column.text)(row))).collect());
+    }
+    text
+}
+
+fn cell(text: &str) -> String {
+    if text.is_empty() { "–".into() } else { text.into() }
+}
+
+/// For every row that lost or dropped: where, summed up over its runs.
+fn drops(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let mut places: BTreeMap<&str, u64> = BTreeMap::new();
+        for (place, count) in row.repeats.iter().flat_map(|repeat| &repeat.run.drops) {
+            *places.entry(place).or_default() += count;
+        }
+        let lost = row.repeats.iter().map(|repeat| repeat.run.lost).sum::<u64>();
+        if places.is_empty() && lost == 0 {
+            continue;
+        }
+        let places = places.iter().map(|(place, count)| format!("{place} {count}"));
+        let places = places.collect::<Vec<_>>().join("; ");
+        let _ = writeln!(
+            text,
+            "- {} streams, {}/s, {}: {lost} lost in all runs; {}",
+            row.streams,
+            row.streams * row.rate,
+            row.relay,
+            if places.is_empty() { "no counter of the kernel says where" } else { &places },
+        );
+    }
+    if text.is_empty() {
+        return "Nowhere: no packet was lost, and no counter moved.".into();
+    }
+    text + "\nOne packet may stand in two counters: a full socket is also an error of its UDP stack \
+            (`RcvbufErrors`). `softnet_stat` is that of the whole host."
+}
+
+/// What was asked for and granted, where it differs from one count to the next: the range.
+fn buffers(rows: &[&Row]) -> String {
+    let mut ranges: BTreeMap<(&str, &str), Vec<(u64, String, String)>> = BTreeMap::new();
+    for row in rows {
+        for repeat in &row.repeats {
+            for (what, buffer) in &repeat.run.buffers {
+                let entry = ranges.entry((&row.relay, what)).or_default();
+                let text = |value: &serde_json::Value| value.to_string().replace('"', "");
+                entry.push((row.streams, text(&buffer.asked), text(&buffer.granted)));
+            }
+        }
+    }
+    let mut text = String::new();
+    for ((relay, what), mut of_counts) in ranges {
+        of_counts.sort();
+        of_counts.dedup();
+        let list = of_counts
+            .iter()
+            .map(|(streams, asked, granted)| format!("{streams} streams {asked} / {granted}"));
+        let list = list.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "- {relay}, {what}, all together, asked / granted: {list}");
+    }
+    let sink = rows.iter().flat_map(|row| &row.repeats).find_map(|repeat| repeat.run.sink_rcvbuf);
+    if let Some(bytes) = sink {
+        let _ = writeln!(text, "- sink, receive buffer of each socket: {bytes} bytes granted");
+    }
+    text
+}
+
+fn command(test: &Test) -> String {
+    let settings = settings(test);
+    let max = test.setting("max_streams");
+    let words =
+        settings.as_object().into_iter().flatten().filter(|(name, _)| *name != "max_streams");
+    let words = words.map(|(name, value)| {
+        let value = value.as_str().unwrap_or_default();
+        let name = name.to_uppercase();
+        if value.contains(' ') { format!("{name}=\"{value}\"") } else { format!("{name}={value}") }
+    });
+    format!(
+        "As root, on a machine with nothing else to do:\n\n```sh\n{} \\\n    \
+         tests/performance/multi_stream_scaling.sh {max}\n```",
+        words.collect::<Vec<_>>().join(" ")
+    )
+}
+
+const MARKS: &str = "Sent and received are medians; `worst` is the worst run. Marks, with the number \
+of runs: `path-limited`: the bare path itself lost; `sender-limited`: the sender did not reach 95 % of \
+the rate asked for, relay or not; `slowed`: with this relay the sender reached less than 95 % of what it \
+reached without one; `behind`: one packet in a hundred took more than 100 ms, because the relay passes on \
+less than comes in and its buffers were filling when the run ended; `ended`: processes of the relay ended by themselves.";
+
+const COSTS: &str = "CPU in seconds for a million packets that arrived, which is microseconds for each. \
+`resident` counts memory that processes share once for each of them, `shared once` does not; the packet \
+plane's rings are part of both. Kernel memory is the growth of the slab while the streams were configured, \
+processes included, and too coarse to say something about few streams. `start` is from nothing to a relay \
+that answers, `configure` from there to all streams in place; a socat does both at once.";

@@ -1,0 +1,131 @@
+//! A row: all repeats of one load through one relay, judged beside the bare path of the same repeat.
+
+use crate::runs::{Run, Test};
+
+/// All repeats of one load through one relay.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) relay: String,
+    pub(crate) streams: u64,
+    /// Packets a second and stream.
+    pub(crate) rate: u64,
+    pub(crate) repeats: Vec<Repeat>,
+    /// Whether it belongs to the series of stream counts at one rate.
+    pub(crate) in_series: bool,
+    /// CPU that socat added on the same load, in seconds for a million packets.
+    pub(crate) socat_cpu: Option<f64>,
+}
+
+/// A run, and that of the bare path next to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Repeat {
+    pub(crate) run: Run,
+    pub(crate) bare: Option<Run>,
+}
+
+impl Repeat {
+    /// The path itself has lost packets: what is lost here is not the relay's.
+    pub(crate) fn is_path_limited(&self) -> bool {
+        self.bare.as_ref().is_some_and(|bare| bare.lost > 0)
+    }
+
+    /// The sender does not reach the rate asked for, relay or not.
+    pub(crate) fn is_sender_limited(&self) -> bool {
+        let run = self.bare.as_ref().unwrap_or(&self.run);
+        run.achieved_rate < run.asked_rate * REACHED
+    }
+
+    /// The relay has taken CPU that the sender needed.
+    pub(crate) fn is_slowed(&self) -> bool {
+        !self.run.is_bare()
+            && self
+                .bare
+                .as_ref()
+                .is_some_and(|bare| self.run.achieved_rate < bare.achieved_rate * REACHED)
+    }
+
+    /// Most of what came stood in buffers before: a longer run would lose it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.run.p99_us.is_some_and(|p99| p99 > BEHIND_US)
+    }
+
+    /// CPU seconds for a million packets that the whole machine spent more than on the bare path.
+    pub(crate) fn added_cpu(&self) -> Option<f64> {
+        let bare = self.bare.as_ref().filter(|_| !self.run.is_bare())?;
+        Some(self.run.per_million(self.run.system_cpu_s)? - bare.per_million(bare.system_cpu_s)?)
+    }
+}
+
+impl Row {
+    /// How many repeats a condition holds for.
+    pub(crate) fn count(&self, condition: impl Fn(&Repeat) -> bool) -> usize {
+        self.repeats.iter().filter(|repeat| condition(repeat)).count()
+    }
+
+    /// The median of what is there; none when nothing is.
+    pub(crate) fn median(&self, value: impl Fn(&Repeat) -> Option<f64>) -> Option<f64> {
+        median(self.repeats.iter().filter_map(value).collect())
+    }
+
+    /// The largest.
+    pub(crate) fn worst(&self, value: impl Fn(&Repeat) -> Option<f64>) -> Option<f64> {
+        self.repeats.iter().filter_map(value).reduce(f64::max)
+    }
+
+    /// Whether packets were lost that the path would have carried.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.repeats.iter().any(|repeat| repeat.run.lost > 0 && !repeat.is_path_limited())
+    }
+}
+
+/// All rows, in the order of the runs.
+pub(crate) fn rows(test: &Test) -> Vec<Row> {
+    let rate = test.setting("per_stream_rate").parse::<u64>().ok();
+    let mut rows: Vec<Row> = Vec::new();
+    for run in &test.runs {
+        let same = |other: &Run| {
+            (other.streams, other.rate, other.repeat) == (run.streams, run.rate, run.repeat)
+        };
+        let bare = test.runs.iter().find(|other| other.is_bare() && same(other)).cloned();
+        let repeat = Repeat { run: run.clone(), bare };
+        let key = (&run.relay, run.streams, run.rate);
+        match rows.iter_mut().find(|row| (&row.relay, row.streams, row.rate) == key) {
+            Some(row) => row.repeats.push(repeat),
+            None => rows.push(Row {
+                relay: run.relay.clone(),
+                streams: run.streams,
+                rate: run.rate,
+                repeats: vec![repeat],
+                in_series: rate.is_none_or(|rate| rate == run.rate),
+                socat_cpu: None,
+            }),
+        }
+    }
+    let socat = rows.clone();
+    for row in &mut rows {
+        let same = |other: &&Row| {
+            other.relay == "socat" && (other.streams, other.rate) == (row.streams, row.rate)
+        };
+        row.socat_cpu = socat.iter().find(same).and_then(|socat| socat.median(Repeat::added_cpu));
+    }
+    rows
+}
+
+/// The middle value, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+/// A relay that is late by more than this is behind.
+pub(crate) const BEHIND_US: f64 = 100_000.0;
+/// A rate counts as reached from here on.
+const REACHED: f64 = 0.95;
+
+#[cfg(test)]
+mod tests;
