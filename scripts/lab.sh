@@ -21,14 +21,20 @@ exec {lab_tick}<>"$lab_fifo"
 rm -f "$lab_fifo"
 lab_pause() { read -r -t 0.02 -u "$lab_tick" || true; }
 
-# lab_started PID: when a process started, in ticks since boot; fails when there is none.
-lab_started() {
+# lab_stat PID: the fields of /proc/PID/stat from the state on, as an array; fails when there is no
+# such process.
+lab_stat() {
     local stat
-    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
-    # The name in parentheses may hold anything; the start is the 20th field after it.
-    read -ra stat <<<"${stat##*) }"
-    echo "${stat[19]}"
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+    # The name in parentheses may hold anything.
+    read -ra lab_fields <<<"${stat##*) }"
 }
+
+# lab_started PID: when a process started, in ticks since boot.
+lab_started() { lab_stat "$1" && echo "${lab_fields[19]}"; }
+
+# lab_lives PID: not `kill -0`, for which a process lives until its parent has taken note of its end.
+lab_lives() { lab_stat "$1" && [ "${lab_fields[0]}" != Z ]; }
 
 lab_up() {
     lab_sweep
@@ -105,7 +111,7 @@ lab_ended() {
     local end=$((SECONDS + $1)) pid
     shift
     for pid in "$@"; do
-        while kill -0 "$pid" 2>/dev/null; do
+        while lab_lives "$pid"; do
             [ $SECONDS -lt $end ] || return 1
             lab_pause
         done

@@ -57,21 +57,21 @@ refuse() {
     exit 2
 }
 
-# number NAME LOWEST HIGHEST: the setting is a whole number in that range.
+# number VARIABLE LOWEST HIGHEST [NAME]: it is a whole number in that range.
 number() {
     if ! [[ ${!1} =~ ^(0|[1-9][0-9]{0,9})$ ]] || [ "${!1}" -lt "$2" ] || [ "${!1}" -gt "$3" ]; then
-        refuse "$1 is '${!1}', and must be a number from $2 to $3"
+        refuse "${4-$1} is '${!1}', and must be a number from $2 to $3"
     fi
 }
 
-# one_of NAME WORD...
+# one_of NAME VALUE WORD...
 one_of() {
-    local name=$1 word
-    shift
-    for word in "$@"; do
-        [ "${!name}" != "$word" ] || return 0
+    local name=$1 value=$2 known
+    shift 2
+    for known in "$@"; do
+        [ "$value" != "$known" ] || return 0
     done
-    refuse "$name is '${!name}', and must be one of: $*"
+    refuse "$name is '$value', and must be one of: $*"
 }
 
 read_settings() {
@@ -102,8 +102,8 @@ read_settings() {
     number PACKET_SIZE 40 1472
     number NUM_WORKERS 1 64
     number REPEATS 1 99
-    one_of SINK mcrgen socat
-    one_of SENDERS 1 N
+    one_of SINK "$SINK" mcrgen socat
+    one_of SENDERS "$SENDERS" 1 N
     number GSO 1 64
     [[ $INSTRUMENT_NICE =~ ^(-20|-?1?[0-9])$ ]] ||
         refuse "INSTRUMENT_NICE is '$INSTRUMENT_NICE', and must be a number from -20 to 19"
@@ -114,14 +114,14 @@ read_settings() {
     local word
     read -ra relays <<<"$RELAYS"
     [ ${#relays[@]} -gt 0 ] || refuse "RELAYS is empty"
-    for word in "${relays[@]}"; do one_of word ebpf packet socat; done
+    for word in "${relays[@]}"; do one_of "a relay" "$word" ebpf packet socat; done
     [ "$(printf '%s\n' "${relays[@]}" | sort -u | wc -l)" -eq ${#relays[@]} ] ||
         refuse "RELAYS names one twice: $RELAYS"
 
     rows=()
     read -ra counts <<<"${STREAM_COUNTS:-1 2 5 10 20 50 100 150 254 508}"
     for word in "${counts[@]}"; do
-        number word 1 508
+        number word 1 508 "a stream count"
         [ -z "$STREAM_COUNTS" ] && [ "$word" -gt "$MAX_STREAMS" ] || rows+=("$word $PER_STREAM_RATE")
     done
     if [ "$TOTAL_RATE" -ge 150 ] && { [ "$MAX_STREAMS" -ge 150 ] || [ -n "$STREAM_COUNTS" ]; }; then
@@ -176,7 +176,7 @@ run() {
     out=$log/$streams-streams-$rate-per-s/$relay-$repeat
     mkdir -p "$out"
     local slab_before slab_after begin started configured_at configured
-    relay_pids=() sink_pids=()
+    relay_pids=() sink_pids=() sender_pids=()
     step "making the namespaces" "$out/lab.log"
     lab_up 2>>"$out/lab.log"
     step "$relay with $streams streams" "$out"

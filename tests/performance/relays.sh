@@ -3,9 +3,7 @@
 # sourced after scripts/lab.sh. Settings come in as variables of the script; $out is the folder of
 # the run, relay_pids and sink_pids are the processes started.
 
-relay_pids=()
-sink_pids=()
-sender_pids=()
+relay_pids=() sink_pids=() sender_pids=()
 
 # host K: the third and fourth octet of stream K, 1 to 508: 254 groups for each third octet.
 host() {
@@ -47,13 +45,16 @@ start_mcr() {
     fi
     lab_spawn relay "$bin/mcrd" --instance "$lab_name" "${options[@]}" 2>"$out/mcrd.log"
     relay_pids=("$lab_pid")
-    lab_await "mcrd" ctl status || fail "mcrd did not start" "$out/mcrd.log"
+    lab_await "mcrd" has_answered_or_ended "$lab_pid" && ctl status >"$out/status" 2>&1 ||
+        fail "mcrd did not start" "$out/mcrd.log"
     if [ "$1" = packet ]; then
         local workers
         mapfile -t workers < <(ctl status --json | jq -r '.workers[].pid')
         relay_pids+=("${workers[@]}")
     fi
 }
+
+has_answered_or_ended() { ctl status || ! lab_lives "$1"; }
 
 # ring_mib STREAMS: so much for each worker that all rings together are no more than all receive
 # buffers of socat, and never more than the 64 MiB that mcrd takes when nothing is said.
@@ -110,7 +111,7 @@ rules_of_socat() {
 living() {
     local pid count=0
     for pid in "$@"; do
-        if kill -0 "$pid" 2>/dev/null; then count=$((count + 1)); fi
+        if lab_lives "$pid"; then count=$((count + 1)); fi
     done
     echo "$count"
 }

@@ -344,7 +344,11 @@ pub(crate) fn end(pid: Option<u32>, signal: Signal) {
 /// Another program of the workspace, built into the same folder.
 pub(crate) fn sibling(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_mcrd")).with_file_name(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build --workspace --examples` first",
+        path.display()
+    );
     path
 }
 

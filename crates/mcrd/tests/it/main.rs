@@ -13,6 +13,7 @@ mod load;
 mod promises;
 mod refusals;
 mod rings;
+mod scaling;
 mod start;
 mod table;
 mod takeover;

@@ -1,6 +1,6 @@
 //! `report.md`, and the table on the terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::columns::by_key;
@@ -274,27 +274,22 @@ fn drops(rows: &[Row]) -> String {
             (`RcvbufErrors`). `softnet_stat` is that of the whole host."
 }
 
-/// What was asked for and granted, where it differs from one count to the next: the range.
+/// What was asked for and granted: a line for each relay and kind.
 fn buffers(rows: &[&Row]) -> String {
-    let mut ranges: BTreeMap<(&str, &str), Vec<(u64, String, String)>> = BTreeMap::new();
+    let text = |value: &serde_json::Value| value.to_string().replace('"', "");
+    let mut lines: BTreeMap<String, BTreeSet<(u64, String)>> = BTreeMap::new();
     for row in rows {
-        for repeat in &row.repeats {
-            for (what, buffer) in &repeat.run.buffers {
-                let entry = ranges.entry((&row.relay, what)).or_default();
-                let text = |value: &serde_json::Value| value.to_string().replace('"', "");
-                entry.push((row.streams, text(&buffer.asked), text(&buffer.granted)));
-            }
+        for (what, buffer) in row.repeats.iter().flat_map(|repeat| &repeat.run.buffers) {
+            let sizes = format!("{} / {}", text(&buffer.asked), text(&buffer.granted));
+            let line = lines.entry(format!("{}, {what}", row.relay)).or_default();
+            line.insert((row.streams, sizes));
         }
     }
     let mut text = String::new();
-    for ((relay, what), mut of_counts) in ranges {
-        of_counts.sort();
-        of_counts.dedup();
-        let list = of_counts
-            .iter()
-            .map(|(streams, asked, granted)| format!("{streams} streams {asked} / {granted}"));
+    for (what, counts) in lines {
+        let list = counts.iter().map(|(streams, sizes)| format!("{streams} streams {sizes}"));
         let list = list.collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "- {relay}, {what}, all together, asked / granted: {list}");
+        let _ = writeln!(text, "- {what}, all together, asked / granted: {list}");
     }
     let sink = rows.iter().flat_map(|row| &row.repeats).find_map(|repeat| repeat.run.sink_rcvbuf);
     if let Some(bytes) = sink {

@@ -126,6 +126,3 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 pub(crate) const BEHIND_US: f64 = 100_000.0;
 /// A rate counts as reached from here on.
 const REACHED: f64 = 0.95;
-
-#[cfg(test)]
-mod tests;
