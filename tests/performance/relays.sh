@@ -45,7 +45,7 @@ start_mcr() {
     fi
     lab_spawn relay "$bin/mcrd" --instance "$lab_name" "${options[@]}" 2>"$out/mcrd.log"
     relay_pids=("$lab_pid")
-    lab_await "mcrd" has_answered_or_ended "$lab_pid" && ctl status >"$out/status" 2>&1 ||
+    { lab_await "mcrd" has_answered_or_ended "$lab_pid" && ctl status >"$out/status" 2>&1; } ||
         fail "mcrd did not start" "$out/mcrd.log"
     if [ "$1" = packet ]; then
         local workers
