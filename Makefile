@@ -18,14 +18,17 @@ test:
 	cargo test --workspace --locked
 
 lint:
-	scripts/setup.sh build
+	scripts/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	shellcheck --external-sources scripts/*.sh tests/performance/*.sh bench/*.sh .ci/run
 
-# Measures, and asserts nothing; needs root and a quiet machine.
+# Measures, and asserts nothing; needs root and a quiet machine. First the scaling test against socat
+# in short, then what the planes cost.
 bench: build
 	scripts/setup.sh test
+	STREAM_COUNTS="1 20 150" PER_STREAM_PACKETS=2000 tests/performance/multi_stream_scaling.sh
 	bench/run.sh
 
 # Licences, advisories and duplicates of all dependencies.

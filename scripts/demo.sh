@@ -19,7 +19,8 @@ fi
 
 files=$(mktemp -d)
 clean_up() {
-    trap - EXIT INT TERM HUP
+    trap - EXIT
+    trap '' INT TERM HUP
     lab_down
     rm -rf "$files"
 }
@@ -49,9 +50,9 @@ lab_await "receiver" grep -q ready "$files/receiver.log"
 echo "send:  $streams streams, $rate packets/s each, 1024 bytes, $count packets each"
 lab_spawn gen "$bin/mcrgen" send --interface veth0 --group 239.1.1.1 --port 5001 \
     --streams "$streams" --rate "$rate" --count "$count" --size 1024 --json >"$files/sent.json"
-lab_wait "$lab_pid"
+lab_wait 600 "$lab_pid"
 lossless=0
-lab_wait "$receiver" || lossless=$?
+lab_wait 60 "$receiver" || lossless=$?
 
 jq -rn --slurpfile sent "$files/sent.json" --slurpfile received "$files/received.json" \
     --argjson status "$(ctl status --json)" '

@@ -5,12 +5,13 @@
 #
 # lab_up makes it, lab_down ends its processes by their ids and removes it. Names carry the process
 # id and start time of the script and a number, so that several labs stand side by side, and so that
-# lab_up can tell and remove what a script left that was killed. Every wait but lab_wait
-# has a deadline.
+# lab_up can tell and remove what a script left that was killed. Every wait has a deadline.
 
+lab_owner=${lab_owner:-$$}
 lab_name=
 lab_number=0
-declare -A lab_pids=()
+# Process id to start time: an id alone may belong to another process later.
+declare -gA lab_pids=()
 lab_pid=
 lab_prefix=mcr-lab
 
@@ -19,7 +20,7 @@ lab_fifo=$(mktemp -u)
 mkfifo -m 600 "$lab_fifo"
 exec {lab_tick}<>"$lab_fifo"
 rm -f "$lab_fifo"
-lab_pause() { read -r -t 0.02 -u "$lab_tick" || true; }
+lab_pause() { read -r -t "$1" -u "$lab_tick" || true; }
 
 # lab_stat PID: the fields of /proc/PID/stat from the state on, as an array; fails when there is no
 # such process.
@@ -34,12 +35,15 @@ lab_stat() {
 lab_started() { lab_stat "$1" && echo "${lab_fields[19]}"; }
 
 # lab_lives PID: not `kill -0`, for which a process lives until its parent has taken note of its end.
-lab_lives() { lab_stat "$1" && [ "${lab_fields[0]}" != Z ]; }
+lab_lives() {
+    lab_stat "$1" && [ "${lab_fields[0]}" != Z ] &&
+        [ "${lab_pids[$1]:-${lab_fields[19]}}" = "${lab_fields[19]}" ]
+}
 
 lab_up() {
     lab_sweep
     lab_number=$((lab_number + 1))
-    lab_name=$lab_prefix-$$-$(lab_started $$)-$lab_number
+    lab_name=$lab_prefix-$lab_owner-$(lab_started "$lab_owner")-$lab_number
     local role
     for role in gen relay sink; do
         ip netns add "$lab_name-$role"
@@ -51,7 +55,9 @@ lab_up() {
     lab_link relay veth1 10.0.0.2/24
     lab_link relay veth2 10.0.1.1/24
     lab_link sink veth3 10.0.1.2/24
+    # A sender without one looks for a route for every packet, in vain.
     ip -n "$lab_name-gen" route add 224.0.0.0/4 dev veth0
+    ip -n "$lab_name-relay" route add 224.0.0.0/4 dev veth2
     # The kernel starts an interface's queue some time after it is set up; until then it drops.
     lab_await "links" lab_is_up gen veth0
     lab_await "links" lab_is_up relay veth1
@@ -82,14 +88,17 @@ lab_spawn() {
     shift
     nsenter --net="/run/netns/$lab_name-$role" "$@" </dev/null &
     lab_pid=$!
-    lab_pids[$lab_pid]=1
+    lab_stat "$lab_pid" || lab_fields[19]=ended
+    lab_pids[$lab_pid]=${lab_fields[19]}
 }
 
-# Waits for a program that lab_spawn has started, without a deadline; its exit code.
+# lab_wait SECONDS PID: waits for the end of a program that lab_spawn has started; its exit code, or
+# 124 when it has not ended in that time.
 lab_wait() {
     local code=0
-    wait "$1" || code=$?
-    unset "lab_pids[$1]"
+    lab_ended "$1" "$2" || return 124
+    wait "$2" || code=$?
+    unset "lab_pids[$2]"
     return $code
 }
 
@@ -102,7 +111,7 @@ lab_await() {
             echo "$what: not after 20 seconds" >&2
             return 1
         fi
-        lab_pause
+        lab_pause 0.02
     done
 }
 
@@ -113,18 +122,22 @@ lab_ended() {
     for pid in "$@"; do
         while lab_lives "$pid"; do
             [ $SECONDS -lt $end ] || return 1
-            lab_pause
+            lab_pause 0.02
         done
     done
 }
 
-# lab_end PID...: ends them, and whoever has not ended after 10 seconds at once.
+# lab_end PID...: ends those that live, and whoever has not ended after 10 seconds at once.
 lab_end() {
-    [ $# -gt 0 ] || return 0
-    kill -TERM "$@" 2>/dev/null || true
-    if ! lab_ended 10 "$@"; then
-        kill -KILL "$@" 2>/dev/null || true
-        lab_ended 10 "$@" || echo "lab: some of the processes $* did not end" >&2
+    local pid living=()
+    for pid in "$@"; do
+        if lab_lives "$pid"; then living+=("$pid"); fi
+    done
+    [ ${#living[@]} -gt 0 ] || return 0
+    kill -TERM "${living[@]}" 2>/dev/null || true
+    if ! lab_ended 10 "${living[@]}"; then
+        kill -KILL "${living[@]}" 2>/dev/null || true
+        lab_ended 10 "${living[@]}" || echo "lab: some of the processes ${living[*]} did not end" >&2
     fi
 }
 
@@ -152,15 +165,17 @@ lab_sweep() {
     done
 }
 
-# lab_remove NAME: ends what is left in its namespaces, removes them, and what a daemon that could
-# not end by itself has left.
+# lab_remove NAME: ends what is left in its namespaces, removes what a daemon that could not end by
+# itself has left, and the namespaces last, by which lab_sweep finds a lab.
 lab_remove() {
     local role pids
     for role in gen relay sink; do
         [ -e "/run/netns/$1-$role" ] || continue
         mapfile -t pids < <(ip netns pids "$1-$role" 2>/dev/null || true)
         lab_end "${pids[@]}"
-        ip netns delete "$1-$role" 2>/dev/null || true
     done
     rm -rf "/sys/fs/bpf/mcr/${1:?}" "/run/mcr/${1:?}".*
+    for role in gen relay sink; do
+        ip netns delete "$1-$role" 2>/dev/null || true
+    done
 }

@@ -4,10 +4,11 @@
 #
 #   scripts/setup.sh build    to compile: clang and headers for the eBPF program, a C linker
 #   scripts/setup.sh test     to run tests, demo and benchmarks as well: namespaces, tc, tables
+#   scripts/setup.sh lint     to check shell scripts as well
 #   scripts/setup.sh audit    cargo-deny
 set -euo pipefail
 
-purpose=${1:?usage: setup.sh build|test|audit}
+purpose=${1:?usage: setup.sh build|test|lint|audit}
 packages=(clang gcc libbpf-dev linux-libc-dev make)
 
 if ! command -v cargo >/dev/null; then
@@ -17,6 +18,7 @@ fi
 case $purpose in
 build) ;;
 test) packages+=(curl ethtool iproute2 jq procps socat tcpdump util-linux) ;;
+lint) packages+=(shellcheck) ;;
 audit)
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
     exit 0

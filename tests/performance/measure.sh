@@ -13,7 +13,7 @@ system_cpu() {
 
 # CPU time of processes in microseconds, all threads.
 process_cpu() {
-    local pid files=()
+    local pid file files=()
     for pid in "$@"; do
         for file in "/proc/$pid"/task/*/schedstat; do files+=("$file"); done
     done
@@ -38,12 +38,24 @@ sockets_of() {
     done | grep '^socket:' | sort -u | wc -l
 }
 
-# Memory of the kernel's own objects in KiB.
-slab() { awk '/^Slab:/ { print $2 }' /proc/meminfo; }
+# Memory of the kernel's own objects in KiB. The CPUs keep parts of the count to themselves until
+# they are asked.
+slab() {
+    cat /proc/sys/vm/stat_refresh >/dev/null 2>&1 || true
+    awk '/^Slab:/ { print $2 }' /proc/meminfo
+}
 
-# All places where the kernel counts what it drops, as lines PLACE<tab>COUNT. One packet may stand in
+# all_drops: by kernel and relay. As lines PLACE<tab>COUNT.
+all_drops() {
+    kernel_drops
+    case $relay in
+    ebpf | packet) drops_of_mcr ;;
+    esac
+}
+
+# All places where the kernel counts what it drops. One packet may stand in
 # more than one: a full backlog is counted by softnet, and by both ends of the veth pair.
-drops() {
+kernel_drops() {
     local role
     for role in gen relay sink; do
         lab_in "$role" cat /proc/net/snmp | awk -v role="$role" '
@@ -108,7 +120,7 @@ machine() {
     jq -n --arg cpu "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" \
         --argjson cpus "$(nproc)" --arg memory "$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)" \
         --arg kernel "$(uname -sr)" --arg system "$(. /etc/os-release && echo "$PRETTY_NAME")" \
-        --arg mcr "$("$bin/mcrd" --version | awk '{ print $2 }')" --arg commit "$(git rev-parse --short HEAD 2>/dev/null || true)" \
+        --arg mcr "$("$bin/mcrd" --version | awk '{ print $2 }')" --arg commit "$(git describe --always --dirty 2>/dev/null || true)" \
         --arg socat "$(socat -V 2>/dev/null | awk '/^socat version/ { print $3 }')" \
         --arg iproute2 "$(ip -V | grep -o 'iproute2-[^, ]*' | cut -d- -f2)" --arg virtual "$(systemd-detect-virt 2>/dev/null || true)" '
         {cpu: $cpu, cpus: $cpus, memory_mib: ($memory | tonumber / 1024 | floor), kernel: $kernel,

@@ -2,8 +2,7 @@
 # The multi-stream scaling test: MCR's planes and socat relay the same streams, in turns, on the
 # same machine; what arrives is counted by a receiver in a network namespace of its own.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 
 usage() {
     cat <<'TEXT'
@@ -32,6 +31,8 @@ Settings are variables of the environment:
                       (4194304)
   STREAM_COUNTS       other counts, each 1 to 508, in place of those above
   TOTAL_RATE          packets per second of the last row; 0 leaves it out (500000)
+  LAB_COMMAND         a shell command for each new chain, before the relay starts; its namespaces are
+                      $LAB-gen, $LAB-relay and $LAB-sink (none)
   RESULTS_DIR         where results, pictures and all logs of all runs go; new or empty
                       (target/scaling/DATE-TIME)
   BIN                 folder of ready-built mcrd, mcrctl, mcrgen and examples/scaling-report; without
@@ -46,6 +47,7 @@ Examples:
   PER_STREAM_PACKETS=100000 tests/performance/multi_stream_scaling.sh 20     # steady state
   SENDERS=N SINK=socat RELAYS="packet socat" tests/performance/multi_stream_scaling.sh 20
   GSO=5 STREAM_COUNTS=150 tests/performance/multi_stream_scaling.sh          # a faster sender
+  LAB_COMMAND='ip netns exec $LAB-relay ethtool -K veth1 gro on' tests/performance/multi_stream_scaling.sh
 
 Exit codes: 0 measured, whatever was lost; 1 a step failed, and the message names its log; 2 usage;
 130, 143 ended by a signal. Nothing is left behind in any case.
@@ -93,6 +95,7 @@ read_settings() {
     SOCAT_RCVBUF=${SOCAT_RCVBUF-4194304}
     STREAM_COUNTS=${STREAM_COUNTS-}
     TOTAL_RATE=${TOTAL_RATE-500000}
+    LAB_COMMAND=${LAB_COMMAND-}
     RESULTS_DIR=${RESULTS_DIR-$root/target/scaling/$(date +%Y%m%d-%H%M%S)}
 
     number MAX_STREAMS 1 508
@@ -118,14 +121,21 @@ read_settings() {
     [ "$(printf '%s\n' "${relays[@]}" | sort -u | wc -l)" -eq ${#relays[@]} ] ||
         refuse "RELAYS names one twice: $RELAYS"
 
+    [ $((GSO * PACKET_SIZE)) -le 65507 ] || refuse "GSO times PACKET_SIZE is more than 65507 bytes"
+    [ "$NUM_WORKERS" -le $((4 * $(nproc))) ] || refuse "NUM_WORKERS is $NUM_WORKERS: mcrd takes 4 for each CPU at most"
+
     rows=()
     read -ra counts <<<"${STREAM_COUNTS:-1 2 5 10 20 50 100 150 254 508}"
     for word in "${counts[@]}"; do
         number word 1 508 "a stream count"
-        [ -z "$STREAM_COUNTS" ] && [ "$word" -gt "$MAX_STREAMS" ] || rows+=("$word $PER_STREAM_RATE")
+        [ -n "$STREAM_COUNTS" ] || [ "$word" -le "$MAX_STREAMS" ] || break
+        [[ " ${rows[*]/%/ }" != *" $word $PER_STREAM_RATE "* ]] || refuse "STREAM_COUNTS has $word twice"
+        rows+=("$word $PER_STREAM_RATE")
     done
-    if [ "$TOTAL_RATE" -ge 150 ] && { [ "$MAX_STREAMS" -ge 150 ] || [ -n "$STREAM_COUNTS" ]; }; then
-        rows+=("150 $((TOTAL_RATE / 150))")
+    [ ${#rows[@]} -gt 0 ] || refuse "STREAM_COUNTS is empty"
+    local last=${rows[-1]% *} total=$((TOTAL_RATE / 150))
+    if [ "$last" -ge 150 ] && [ "$total" -gt 0 ] && [[ " ${rows[*]/%/ }" != *" 150 $total "* ]]; then
+        rows+=("150 $total")
     fi
 }
 
@@ -144,7 +154,7 @@ fail() {
 clean_up() {
     local code=$?
     trap '' INT TERM HUP
-    [ "$code" -eq 0 ] || [ "$code" -gt 128 ] || [ -z "${doing:-}" ] ||
+    [ "$code" -eq 0 ] || [ -z "$doing" ] ||
         echo "multi_stream_scaling: $doing: a step failed; its log is $doing_log" >&2
     lab_down
     exit "$code"
@@ -155,56 +165,60 @@ check_time() {
     [ $SECONDS -lt "$deadline" ] || fail "not done after $deadline seconds" "$log"
 }
 
-# await_load SECONDS WHAT LOG PID...: waits until processes have ended; each must succeed, or be the
-# sink, whose exit code 1 is a loss.
+# await_load SECONDS WHAT LOG PID...: waits until sender or sink have ended. Their exit code 1 is a
+# loss, which is a result.
 await_load() {
     local seconds=$1 what=$2 file=$3 pid code
     shift 3
     lab_ended "$seconds" "$@" || fail "$what: not done after $seconds seconds" "$file"
     for pid in "$@"; do
         code=0
-        lab_wait "$pid" || code=$?
-        [ "$code" -eq 0 ] || { [ "$what" = sink ] && [ "$code" -eq 1 ]; } ||
-            fail "$what: exit code $code" "$file"
+        lab_wait 1 "$pid" || code=$?
+        [ "$code" -le 1 ] || fail "$what: exit code $code" "$file"
     done
 }
 
-# run ROW RELAY REPEAT: a fresh chain, one relay, one load; a line of runs.jsonl. The relay "bare" is
-# none: the sink is in its place.
+# run STREAMS RATE RELAY REPEAT: a fresh chain, one relay, one load; a line of runs.jsonl. The relay
+# "bare" is none: the sink is in its place.
 run() {
-    streams=$1 rate=$2 relay=$3 repeat=$4
+    local relay=$3 repeat=$4 begin started configured_at configured slab
+    streams=$1 rate=$2
     out=$log/$streams-streams-$rate-per-s/$relay-$repeat
     mkdir -p "$out"
-    local slab_before slab_after begin started configured_at configured
     relay_pids=() sink_pids=() sender_pids=()
     step "making the namespaces" "$out/lab.log"
-    lab_up 2>>"$out/lab.log"
+    lab_up 2>"$out/lab.log"
+    if [ -n "$LAB_COMMAND" ]; then
+        LAB=$lab_name bash -c "$LAB_COMMAND" >"$out/lab.log" 2>&1 || fail "LAB_COMMAND failed" "$out/lab.log"
+    fi
     step "$relay with $streams streams" "$out"
 
-    slab_before=$(slab) begin=$EPOCHREALTIME started=$begin
+    slab=$(slab) begin=$EPOCHREALTIME started=$begin configured=$streams
+    local file=mcrd.log
     case $relay in
     ebpf | packet)
         start_mcr "$relay"
-        slab_before=$(slab) started=$EPOCHREALTIME
+        started=$EPOCHREALTIME
         configure_mcr "$streams"
+        configured_at=$EPOCHREALTIME
+        configured=$(rules_of_mcr)
         ;;
-    socat) configure_socat "$streams" ;;
+    socat)
+        configure_socat "$streams"
+        configured_at=$EPOCHREALTIME
+        configured=$(rules_of_socat)
+        file=socat.log
+        ;;
+    bare) configured_at=$begin ;;
     esac
-    configured_at=$EPOCHREALTIME slab_after=$(slab)
-    case $relay in
-    ebpf | packet) configured=$(rules_of_mcr) ;;
-    socat) configured=$(rules_of_socat) ;;
-    bare) configured=$streams ;;
-    esac
-    [ "$configured" -eq "$streams" ] ||
-        fail "$relay relays $configured of $streams streams" "$out/$([ "$relay" = socat ] && echo socat.log || echo mcrd.log)"
+    slab=$(($(slab) - slab))
+    [ "$configured" -eq "$streams" ] || fail "$relay relays $configured of $streams streams" "$out/$file"
     buffers >"$out/buffers.json"
 
-    if [ "$relay" = bare ]; then
-        start_sink relay veth1 239.1.1.1 5001
-    else
-        start_sink sink veth3 239.10.1.1 6001
-    fi
+    case $relay in
+    bare) start_sink relay veth1 ;;
+    *) start_sink sink veth3 ;;
+    esac
     all_drops >"$out/drops-before"
     local system process
     process=$(process_cpu "${relay_pids[@]}") system=$(system_cpu)
@@ -212,54 +226,32 @@ run() {
     # Time to send, and as long again as a machine needs that can do 10,000 packets a second.
     local patience=$((60 + PER_STREAM_PACKETS / rate + streams * PER_STREAM_PACKETS / 10000))
     await_load "$patience" sender "$out/senders.log" "${sender_pids[@]}"
-    if [ "$SINK" = mcrgen ]; then
-        await_load 60 sink "$out/sink.log" "${sink_pids[@]}"
-    else
-        finish_socat_sink
-    fi
+    case $SINK in
+    mcrgen) await_load 60 sink "$out/sink.log" "${sink_pids[@]}" ;;
+    socat) finish_socat_sink ;;
+    esac
     system=$(($(system_cpu) - system)) process=$(($(process_cpu "${relay_pids[@]}") - process))
+    [ -s "$out/received.json" ] || fail "the sink has not reported" "$out/sink.log"
     all_drops >"$out/drops-after"
-    local living rss pss
-    living=$(living "${relay_pids[@]}")
-    [ "$living" -eq ${#relay_pids[@]} ] ||
-        echo "$((${#relay_pids[@]} - living)) processes of $relay have ended by themselves" >>"$out/notes"
-    read -r rss pss < <(memory "${relay_pids[@]}")
-
-    jq -cn --arg relay "$relay" --argjson repeat "$repeat" --argjson streams "$streams" \
-        --argjson rate "$rate" --argjson packets "$PER_STREAM_PACKETS" \
-        --slurpfile sent <(cat "$out"/sent-*.json) --slurpfile received "$out/received.json" \
-        --argjson configured "$configured" --argjson relay_cpu "$process" --argjson system_cpu "$system" \
-        --argjson rss "$rss" --argjson pss "$pss" --argjson processes ${#relay_pids[@]} \
-        --argjson living "$living" --argjson sockets "$(sockets_of "${relay_pids[@]}")" \
-        --argjson slab $((slab_after - slab_before)) --slurpfile buffers "$out/buffers.json" \
-        --argjson begin "$begin" --argjson started "$started" --argjson configured_at "$configured_at" \
-        --rawfile before "$out/drops-before" --rawfile after "$out/drops-after" --arg log "${out#"$RESULTS_DIR"/}" '
-        def table: split("\n") | map(select(. != "") | split("\t") | {key: .[0], value: (.[1] | tonumber)}) | from_entries;
-        ($before | table) as $before | $received[0] as $r | ($sent | map(.sent) | add) as $sent_packets |
-        {relay: $relay, repeat: $repeat, streams: $streams, rate: $rate, packets: $packets,
-         sent: $sent_packets, send_errors: ($sent | map(.send_errors) | add),
-         seconds: ($sent | map(.seconds) | max), asked_rate: ($streams * $rate),
-         achieved_rate: ($sent_packets / ($sent | map(.seconds) | max)),
-         received: $r.received, lost: ([$sent_packets - $r.received, 0] | max),
-         duplicated: $r.duplicated, reordered: $r.reordered, corrupt: $r.corrupt, foreign: $r.foreign,
-         worst_stream: (if $r.worst_stream then {stream: $r.worst_stream.stream, lost: $r.worst_stream.lost} else null end),
-         p50_us: $r.latency_us.p50, p99_us: $r.latency_us.p99, sink_drops: $r.socket_drops, sink_rcvbuf: $r.rcvbuf,
-         sender_cpu_s: ($sent | map(.cpu_seconds) | add), relay_cpu_s: ($relay_cpu / 1e6), system_cpu_s: ($system_cpu / 1e6),
-         rss_kib: $rss, pss_kib: $pss, processes: $processes, living: $living, sockets: $sockets,
-         slab_kib: $slab, rules: $configured, start_s: ($started - $begin), configure_s: ($configured_at - $started),
-         buffers: $buffers[0],
-         drops: ($after | table | with_entries(.value -= ($before[.key] // 0) | select(.value > 0)) +
-            if ($r.socket_drops // 0) > 0 then {"sink sockets": $r.socket_drops} else {} end),
-         log: $log}' >"$out/run.json" 2>"$out/record.log" || fail "the run could not be recorded" "$out/record.log"
+    record >"$out/run.json" 2>"$out/record.log" || fail "the run could not be recorded" "$out/record.log"
     cat "$out/run.json" >>"$RESULTS_DIR/runs.jsonl"
     lab_down
 }
 
-all_drops() {
-    drops
-    case $relay in
-    ebpf | packet) drops_of_mcr ;;
-    esac
+# The run as JSON. Only from run, whose variables it reads.
+record() {
+    local rss pss
+    read -r rss pss < <(memory "${relay_pids[@]}")
+    jq -cn -f tests/performance/run.jq --arg relay "$relay" --argjson repeat "$repeat" \
+        --argjson streams "$streams" --argjson rate "$rate" --argjson per_stream "$PER_STREAM_PACKETS" \
+        --slurpfile sent <(cat "$out"/sent-*.json) --slurpfile received "$out/received.json" \
+        --argjson configured "$configured" --argjson slab "$slab" --slurpfile buffers "$out/buffers.json" \
+        --argjson relay_cpu "$process" --argjson system_cpu "$system" --argjson rss "$rss" --argjson pss "$pss" \
+        --argjson processes ${#relay_pids[@]} --argjson living "$(living "${relay_pids[@]}")" \
+        --argjson sockets "$(sockets_of "${relay_pids[@]}")" \
+        --argjson begin "$begin" --argjson started "$started" --argjson configured_at "$configured_at" \
+        --rawfile before "$out/drops-before" --rawfile after "$out/drops-after" \
+        --arg log "${out#"$RESULTS_DIR"/}"
 }
 
 show_run() {
@@ -269,60 +261,94 @@ show_run() {
         "[\($number)/\($all)] \(.streams) streams, \(.asked_rate)/s, repeat \(.repeat) | \(.relay | pad(6)) | " +
         "sent \(.sent) at \(.achieved_rate | round)/s, lost \(.lost) (\(.lost / .sent * 100000 | round / 1000) %)" +
         if .p50_us then ", p50 \(.p50_us | round1) µs, p99 \(.p99_us | round1) µs" else "" end +
-        if .relay_cpu_s > 0 then ", relay \(.relay_cpu_s / ([.received, 1] | max) * 1e7 | round / 10) s of CPU a million" else "" end' \
+        if .relay != "ebpf" and (.relay_cpu_s // 0) > 0 then ", relay \(.relay_cpu_s / ([.received, 1] | max) * 1e7 | round / 10) s of CPU a million" else "" end' \
         "$out/run.json"
 }
 
+# supervise ARGUMENT...: the test itself is a process of its own, so that a signal gets through at any
+# moment (bash drops a SIGINT that comes while a command runs which is not ended by it), and so that
+# the test cleans up even when this process is killed.
+supervise() {
+    local code=0 ended body
+    trap 'code=130; kill -TERM "$body" 2>/dev/null' INT
+    trap 'code=143; kill -TERM "$body" 2>/dev/null' TERM HUP
+    scaling_owner=$$ setpriv --pdeathsig TERM "$root/tests/performance/multi_stream_scaling.sh" "$@" &
+    body=$!
+    while :; do
+        ended=0
+        wait "$body" || ended=$?
+        # A signal ends the wait too.
+        kill -0 "$body" 2>/dev/null || break
+    done
+    exit $((code ? code : ended))
+}
+
+# One setting a line, as JSON.
+settings() {
+    local name
+    for name in PER_STREAM_PACKETS PER_STREAM_RATE PACKET_SIZE RELAYS NUM_WORKERS REPEATS SINK SENDERS \
+        GSO INSTRUMENT_NICE SOCAT_RCVBUF STREAM_COUNTS TOTAL_RATE LAB_COMMAND MAX_STREAMS; do
+        jq -n --arg key "${name,,}" --arg value "${!name}" '{($key): $value}'
+    done | jq -s 'add + {date: (now | todate)}'
+}
+
 main() {
+    local folder=$PWD
     read_settings "$@"
+    [ -n "${scaling_owner:-}" ] || supervise "$@"
     [ "$(id -u)" -eq 0 ] || { echo "multi_stream_scaling: run as root: namespaces and relays need it" >&2; exit 1; }
+    [ "$(nice -n "$INSTRUMENT_NICE" nice 2>/dev/null)" -eq "$INSTRUMENT_NICE" ] ||
+        refuse "INSTRUMENT_NICE is $INSTRUMENT_NICE, which a process of nice value $(nice) cannot give here"
     cd "$root"
     if [ -z "${BIN:-}" ]; then
         scripts/setup.sh test
         cargo build --release --locked --quiet --workspace
         cargo build --release --locked --quiet --package mcrgen --example scaling-report
+        bin=$root/target/release
+    else
+        bin=$(cd "$folder" && realpath "$BIN")
     fi
-    bin=$(realpath "${BIN:-target/release}")
+    RESULTS_DIR=$(cd "$folder" && realpath --canonicalize-missing "$RESULTS_DIR")
     mkdir -p "$RESULTS_DIR"
-    RESULTS_DIR=$(realpath "$RESULTS_DIR")
     [ -z "$(ls -A "$RESULTS_DIR")" ] || refuse "RESULTS_DIR $RESULTS_DIR is not empty"
     log=$RESULTS_DIR/logs
 
+    lab_owner=$scaling_owner
     . scripts/lab.sh
-    . "$here/relays.sh"
-    . "$here/measure.sh"
+    . tests/performance/relays.sh
+    . tests/performance/measure.sh
     trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    trap '' INT HUP
+    trap 'doing=; exit 143' TERM
+    step "looking at the machine" "$RESULTS_DIR"
+    jq -n --slurpfile machine <(machine) --slurpfile settings <(settings) \
+        '{machine: $machine[0], settings: $settings[0]}' >"$RESULTS_DIR/setting.json"
 
-    machine | jq --arg repeats "$REPEATS" --arg relays "$RELAYS" '{machine: ., settings: $ARGS.named}' \
-        --arg per_stream_packets "$PER_STREAM_PACKETS" --arg per_stream_rate "$PER_STREAM_RATE" \
-        --arg packet_size "$PACKET_SIZE" --arg num_workers "$NUM_WORKERS" --arg sink "$SINK" \
-        --arg senders "$SENDERS" --arg gso "$GSO" --arg instrument_nice "$INSTRUMENT_NICE" --arg socat_rcvbuf "$SOCAT_RCVBUF" \
-        --arg max_streams "$MAX_STREAMS" --arg stream_counts "$STREAM_COUNTS" --arg total_rate "$TOTAL_RATE" \
-        --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$RESULTS_DIR/setting.json"
-
-    local row name repeat count=0 all=$((${#rows[@]} * REPEATS * (${#relays[@]} + 1)))
+    local row number=0 all=$((${#rows[@]} * REPEATS * (${#relays[@]} + 1)))
     deadline=$((SECONDS + all * 60))
     for row in "${rows[@]}"; do
-        read -r name rate <<<"$row"
-        deadline=$((deadline + REPEATS * (${#relays[@]} + 1) * (PER_STREAM_PACKETS / rate + name * PER_STREAM_PACKETS / 10000)))
+        deadline=$((deadline + REPEATS * (${#relays[@]} + 1) *
+            (PER_STREAM_PACKETS / ${row#* } + PER_STREAM_PACKETS * ${row% *} / 5000)))
     done
-    for row in "${rows[@]}"; do
-        for ((repeat = 1; repeat <= REPEATS; repeat++)); do
-            for name in bare "${relays[@]}"; do
-                check_time
-                [ ! -t 2 ] || printf '\r\e[K[%d/%d] %s streams: %s, repeat %d ...' $((count + 1)) "$all" "${row% *}" "$name" "$repeat" >&2
-                # shellcheck disable=SC2086  # two words: streams and rate
-                run $row "$name" "$repeat"
-                count=$((count + 1))
-                [ ! -t 2 ] || printf '\r\e[K' >&2
-                show_run "$count" "$all"
-            done
+    for row in "${rows[@]}"; do run_row "${row% *}" "${row#* }"; done
+    step "making the report" "$RESULTS_DIR/report.log"
+    "$bin/examples/scaling-report" "$RESULTS_DIR" 2>"$RESULTS_DIR/report.log"
+    echo "report: $RESULTS_DIR/report.md"
+}
+
+# run_row STREAMS RATE: all repeats; in each the bare path and then every relay.
+run_row() {
+    local turn relay
+    for ((turn = 1; turn <= REPEATS; turn++)); do
+        for relay in bare "${relays[@]}"; do
+            check_time
+            number=$((number + 1))
+            [ ! -t 2 ] || printf '\r\e[K[%d/%d] %s streams: %s, repeat %d ...' "$number" "$all" "$1" "$relay" "$turn" >&2
+            run "$1" "$2" "$relay" "$turn"
+            [ ! -t 2 ] || printf '\r\e[K' >&2
+            show_run "$number" "$all"
         done
     done
-    "$bin/examples/scaling-report" "$RESULTS_DIR" 2>"$RESULTS_DIR/report.log" || fail "no report" "$RESULTS_DIR/report.log"
-    echo "report: $RESULTS_DIR/report.md"
 }
 
 main "$@"

@@ -5,18 +5,13 @@
 
 relay_pids=() sink_pids=() sender_pids=()
 
-# host K: the third and fourth octet of stream K, 1 to 508: 254 groups for each third octet.
-host() {
+# flows COUNT: a line for each stream, 1 to 508: number, input group, port, output group, port. 254
+# groups for each third octet.
+flows() {
     if ! [[ $1 =~ ^[1-9][0-9]{0,2}$ ]] || [ "$1" -gt 508 ]; then
-        echo "stream $1: streams are numbered 1 to 508" >&2
+        echo "$1 streams: there can be 1 to 508" >&2
         return 1
     fi
-    echo $((($1 - 1) / 254 + 1)).$((($1 - 1) % 254 + 1))
-}
-
-
-# flows COUNT: a line for each stream: number, input group, port, output group, port.
-flows() {
     awk -v count="$1" 'BEGIN {
         for (k = 1; k <= count; k++) {
             host = int((k - 1) / 254) + 1 "." (k - 1) % 254 + 1
@@ -49,19 +44,23 @@ start_mcr() {
         fail "mcrd did not start" "$out/mcrd.log"
     if [ "$1" = packet ]; then
         local workers
-        mapfile -t workers < <(ctl status --json | jq -r '.workers[].pid')
+        mapfile -t workers < <(ctl status --json | jq -r '.workers[].pid // empty')
+        [ ${#workers[@]} -eq "$NUM_WORKERS" ] ||
+            fail "${#workers[@]} of $NUM_WORKERS workers run" "$out/mcrd.log"
         relay_pids+=("${workers[@]}")
     fi
 }
 
 has_answered_or_ended() { ctl status || ! lab_lives "$1"; }
 
-# ring_mib STREAMS: so much for each worker that all rings together are no more than all receive
-# buffers of socat, and never more than the 64 MiB that mcrd takes when nothing is said.
+# ring_mib STREAMS: so much for each worker that all rings together are no more than the receive
+# buffers that all socats get, and never more than the 64 MiB that mcrd takes when nothing is said.
 ring_mib() {
-    local mib=64
+    local mib=64 buffer
     if [ "$SOCAT_RCVBUF" != default ]; then
-        mib=$(($1 * SOCAT_RCVBUF / NUM_WORKERS / 1048576))
+        buffer=$(cat /proc/sys/net/core/rmem_max)
+        buffer=$((buffer < SOCAT_RCVBUF ? buffer : SOCAT_RCVBUF))
+        mib=$(($1 * buffer / NUM_WORKERS / 1048576))
         mib=$((mib < 1 ? 1 : mib > 64 ? 64 : mib))
     fi
     echo "$mib"
@@ -116,13 +115,16 @@ living() {
     echo "$count"
 }
 
-# start_sink ROLE INTERFACE GROUP PORT: receives all streams in a namespace.
+# start_sink ROLE INTERFACE: receives all streams in a namespace: in that of the relay what goes in,
+# in that of the sink what comes out.
 start_sink() {
     if [ "$SINK" = socat ]; then
-        start_socat_sink "$1" "$2" "${3%.*.*}" $(($4 - 1))
+        start_socat_sink "$@"
         return
     fi
-    lab_spawn "$1" nice -n "$INSTRUMENT_NICE" "$bin/mcrgen" recv --interface "$2" --group "$3" --port "$4" \
+    local first=(--group 239.10.1.1 --port 6001)
+    [ "$1" = sink ] || first=(--group 239.1.1.1 --port 5001)
+    lab_spawn "$1" nice -n "$INSTRUMENT_NICE" "$bin/mcrgen" recv --interface "$2" "${first[@]}" \
         --streams "$streams" --expect "$PER_STREAM_PACKETS" --idle 2s --wait-first 5s \
         --linger 200ms --json >"$out/received.json" 2>"$out/sink.log"
     sink_pids=("$lab_pid")
@@ -132,12 +134,13 @@ start_sink() {
 # One socat for each stream that writes what comes to /dev/null: what it wrote is counted by the
 # kernel in /proc/PID/io.
 start_socat_sink() {
-    local k
-    for ((k = 1; k <= streams; k++)); do
+    local k from port to to_port
+    while read -r k from port to to_port; do
+        [ "$1" = sink ] || to=$from to_port=$port
         lab_spawn "$1" nice -n "$INSTRUMENT_NICE" socat -u -lp"sink-$k" \
-            "$(socat_receive "$3.$(host "$k")" $(($4 + k)) "$2")" OPEN:/dev/null 2>>"$out/sink.log"
+            "$(socat_receive "$to" "$to_port" "$2")" OPEN:/dev/null 2>>"$out/sink.log"
         sink_pids+=("$lab_pid")
-    done
+    done < <(flows "$streams")
     lab_await "the sink" has_joined "$1" "$2" "$streams" ||
         fail "not every socat of the sink has joined its group" "$out/sink.log"
     written >"$out/sink-before"
@@ -145,10 +148,8 @@ start_socat_sink() {
 
 # Bytes that each process of the sink has written.
 written() {
-    local pid
-    for pid in "${sink_pids[@]}"; do
-        awk '/^wchar/ { print $2 }' "/proc/$pid/io"
-    done
+    local files=("${sink_pids[@]/#//proc/}")
+    awk '/^wchar/ { print $2 }' "${files[@]/%//io}" || fail "a socat of the sink has ended" "$out/sink.log"
 }
 
 # Waits until all has come, or nothing for two seconds; then writes received.json as mcrgen would,
@@ -161,7 +162,7 @@ finish_socat_sink() {
         [ "$sum" -lt "$all" ] || break
         if [ "$sum" != "$last" ]; then last=$sum since=$SECONDS; fi
         [ $((SECONDS - since)) -le 2 ] || break
-        lab_pause
+        lab_pause 0.5
     done
     paste "$out/sink-before" "$out/sink-after" |
         jq -Rn --argjson expect "$PER_STREAM_PACKETS" --argjson size "$PACKET_SIZE" '

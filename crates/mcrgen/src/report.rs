@@ -18,6 +18,8 @@ mod tests;
 /// What a sender did.
 #[derive(Debug, Serialize)]
 pub(crate) struct SendReport {
+    /// Seconds since 1970.
+    pub(crate) started: f64,
     pub(crate) streams: u32,
     /// Packets that the kernel took.
     pub(crate) sent: u64,

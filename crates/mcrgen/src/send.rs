@@ -34,8 +34,10 @@ use crate::streams;
 pub(crate) fn run(args: &SendArgs) -> Result<bool> {
     let interrupt = Interrupt::catch()?;
     let mut sender = Sender::new(args)?;
+    let started = realtime() as f64 / 1e9;
     let elapsed = sender.send(&interrupt)?;
     let report = SendReport {
+        started,
         streams: args.streams.streams,
         sent: sender.sent,
         send_errors: sender.errors,

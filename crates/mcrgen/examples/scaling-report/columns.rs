@@ -39,16 +39,17 @@ pub(crate) const COLUMNS: &[Column] = &[
     column("p50_us", "p50 µs", |row| median(row, 1, |run| run.p50_us)),
     column("p99_us", "p99 µs", |row| median(row, 1, |run| run.p99_us)),
     column("relay_cpu", "relay's processes", |row| {
-        median(row, 3, |run| (run.processes > 0).then(|| run.per_million(run.relay_cpu_s))?)
+        median(row, 3, |run| {
+            run.relay_cpu_s.filter(|_| !run.is_bare()).and_then(|cpu| run.per_million(cpu))
+        })
     }),
     column("system_cpu", "whole machine", |row| {
         median(row, 3, |run| run.per_million(run.system_cpu_s))
     }),
-    column("added_cpu", "minus bare path", |row| number(row.median(Repeat::added_cpu), 3)),
-    column("added_cpu_worst", "worst", |row| number(row.worst(Repeat::added_cpu), 3)),
+    column("added_cpu", "beyond bare path", |row| number(row.added_cpu(), 3)),
+    column("bare_spread", "± bare path", |row| number(row.bare_cpu.map(|bare| bare.1), 3)),
     column("times_less_than_socat", "times less than socat", |row| {
-        let added = row.median(Repeat::added_cpu).filter(|added| *added > 0.0);
-        number(row.socat_cpu.zip(added).map(|(socat, added)| socat / added), 1)
+        number(row.times_less_than_socat(), 1)
     }),
     column("rss_mib", "resident MiB", |row| of_relay(row, 1, |run| run.rss_kib as f64 / 1024.0)),
     column("pss_mib", "shared once MiB", |row| of_relay(row, 1, |run| run.pss_kib as f64 / 1024.0)),
@@ -99,6 +100,9 @@ fn marks(row: &Row) -> String {
         mark("sender-limited", row.count(Repeat::is_sender_limited)),
         mark("slowed", row.count(Repeat::is_slowed)),
         mark("behind", row.count(Repeat::is_behind)),
+        mark("corrupt", row.count(|repeat| repeat.run.corrupt.is_some_and(|n| n > 0))),
+        mark("foreign", row.count(|repeat| repeat.run.foreign.is_some_and(|n| n > 0))),
+        mark("send errors", row.count(|repeat| repeat.run.send_errors > 0)),
         mark("ended", row.count(|repeat| repeat.run.living < repeat.run.processes)),
     ]
     .into_iter()

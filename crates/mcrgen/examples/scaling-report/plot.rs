@@ -5,8 +5,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-use crate::rows::{Repeat, Row};
-use crate::runs::BARE;
+use crate::rows::Row;
 
 /// Loss in percent, median of the repeats.
 pub(crate) fn loss(rows: &[Row]) -> Result<String> {
@@ -17,7 +16,7 @@ pub(crate) fn loss(rows: &[Row]) -> Result<String> {
 
 /// CPU for each packet, in microseconds: of the whole machine, without that of the bare path.
 pub(crate) fn cpu(rows: &[Row]) -> Result<String> {
-    let lines = lines(rows, |row| row.median(Repeat::added_cpu).filter(|added| *added > 0.0));
+    let lines = lines(rows, |row| row.added_cpu().filter(|added| *added > 0.0));
     let (lowest, highest) = (lowest(&lines).min(1.0), highest(&lines).max(10.0));
     draw(
         "CPU a packet, of the whole machine beyond the bare path (µs, logarithmic)",
@@ -34,7 +33,7 @@ struct Line {
 
 fn lines(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for row in rows.iter().filter(|row| row.in_series && row.relay != BARE) {
+    for row in rows.iter().filter(|row| row.in_series && !row.is_bare()) {
         let Some(value) = value(row) else { continue };
         let point = (row.streams as f64, value);
         match lines.iter_mut().find(|line| line.relay == row.relay) {

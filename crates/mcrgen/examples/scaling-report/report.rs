@@ -34,7 +34,7 @@ const COST: &[&str] = &[
     "relay_cpu",
     "system_cpu",
     "added_cpu",
-    "added_cpu_worst",
+    "bare_spread",
     "times_less_than_socat",
     "rss_mib",
     "pss_mib",
@@ -163,20 +163,23 @@ fn method(test: &Test) -> String {
          the sink is {sink}.\n\
          - **The bare path comes first.** In every repeat the same load is run without a relay, the \
          sink in its place. When the bare path loses, the runs beside it are marked `path-limited`, \
-         and not blamed on a relay.\n\
+         and not blamed on a relay. (The bare path is one veth pair; relays have a second behind them.)\n\
          - **The rate that the sender reached stands beside the one asked for**, and is the rate of \
-         the loss shown. Sender and sink run at nice {}: on a machine of few CPUs a relay that takes \
-         much of them would else slow down the sender, and lose nothing by it. A sender on another \
-         host slows down for nobody.\n\
+         the loss shown. Sender and sink run at nice {}, relays at 0, so that a relay that takes much \
+         CPU does not hide its loss by slowing the sender down; runs where it still does are marked \
+         `slowed`. The eBPF plane works inside the sender's system call, as softirqs of a network card \
+         would, and so has the sender's priority; `INSTRUMENT_NICE=0` lets all share alike.\n\
          - Relays take turns (A B C A B C …). Median and worst of {} runs.\n\
-         - One socat process for each stream, as its users run it, with {} of receive buffer each. \
-         The rings of the packet plane ({} workers) get no more together than all socats together, \
-         and 64 MiB for each worker at most. The eBPF plane has no buffer.\n\
+         - One socat process for each stream, as its users run it, with {} of receive buffer asked for \
+         each. The receive rings of the packet plane ({} workers) get no more together than all socats \
+         are granted together, and 64 MiB for each worker at most. The eBPF plane has no buffer.\n\
+         - **Buffers hide a loss in a short run**: a relay that passes on less than comes in loses \
+         nothing until they are full. Such runs are marked `behind`; more `PER_STREAM_PACKETS` show it.\n\
          - Configured streams are counted at the relay before each load; a missing one is an error.\n\
          - No sysctl is changed, for nobody.\n\
-         - CPU of the machine is the time in which no CPU was idle; what a relay costs is that, less \
-         the same of the bare path in the same repeat. Work that the kernel does in the sender's \
-         time counts to the relay that way.",
+         - CPU of the machine is the time in which no CPU was idle. What a relay costs is that, less \
+         the bare path's for every packet sent (median of its runs), for every packet that arrived. \
+         Work that the kernel does in the sender's time counts to the relay that way.",
         setting("per_stream_packets"),
         setting("packet_size"),
         setting("gso"),
@@ -190,43 +193,68 @@ fn method(test: &Test) -> String {
     )
 }
 
-/// What each relay comes to.
+/// What each relay comes to: over the series of stream counts, and on the row at a rate of its own.
 fn summary(rows: &[Row]) -> String {
     let mut relays = Vec::new();
-    for row in rows.iter().filter(|row| row.in_series && row.relay != BARE) {
-        if !relays.contains(&row.relay) {
-            relays.push(row.relay.clone());
+    for row in rows.iter().filter(|row| !row.is_bare()) {
+        if !relays.contains(&&row.relay) {
+            relays.push(&row.relay);
         }
     }
     let mut text = String::new();
     for relay in relays {
-        let of_relay = || rows.iter().filter(|row| row.in_series && row.relay == relay);
-        let most = of_relay().map(|row| row.streams).max().unwrap_or(0);
-        let first = |condition: fn(&Row) -> bool| {
-            of_relay().filter(|row| condition(row)).min_by_key(|row| row.streams)
-        };
-        let lost = match first(Row::has_lost) {
-            Some(row) => format!(
-                "first loses at {} streams: {} % (median), {} % (worst), at {} packets/s",
+        let rows = rows.iter().filter(|row| row.relay == *relay);
+        let (series, others): (Vec<_>, Vec<_>) = rows.partition(|row| row.in_series);
+        let mut facts = Vec::new();
+        if let (Some(first), Some(last)) = (series.first(), series.last()) {
+            facts.push(match series.iter().find(|row| row.has_lost()) {
+                Some(row) => format!("first loses at {} streams: {}", row.streams, loss(row)),
+                None => format!(
+                    "lost nothing that the path carried, {} to {} streams, at up to {:.0} packets/s",
+                    first.streams,
+                    last.streams,
+                    series.iter().filter_map(|row| rate(row)).fold(0.0, f64::max),
+                ),
+            });
+            facts.extend(from(&series, Repeat::is_path_limited, "the path itself loses"));
+            facts.extend(from(
+                &series,
+                Repeat::is_behind,
+                "it is behind, and a longer run would lose",
+            ));
+            facts.extend(from(&series, Repeat::is_slowed, "it slows the sender down"));
+        }
+        facts.extend(others.iter().map(|row| {
+            format!(
+                "asked for {}/s on {} streams: {}",
+                row.streams * row.rate,
                 row.streams,
-                (by_key("loss_percent").text)(row),
-                (by_key("loss_percent_worst").text)(row),
-                (by_key("achieved_rate").text)(row),
-            ),
-            None => format!("lost nothing up to {most} streams"),
-        };
-        let from = |condition: fn(&Row) -> bool, what: &str| {
-            let row = first(condition);
-            row.map_or(String::new(), |row| format!("; from {} streams on {what}", row.streams))
-        };
-        let _ = writeln!(
-            text,
-            "- **{relay}** {lost}{}{}.",
-            from(|row| row.count(Repeat::is_behind) > 0, "it is behind, and a longer run loses"),
-            from(|row| row.count(Repeat::is_slowed) > 0, "it takes CPU that the sender needs"),
-        );
+                loss(row)
+            )
+        }));
+        let _ = writeln!(text, "- **{relay}** {}.", facts.join("; "));
     }
     text
+}
+
+fn loss(row: &Row) -> String {
+    format!(
+        "{} % lost (worst {} %) at {:.0}/s",
+        (by_key("loss_percent").text)(row),
+        (by_key("loss_percent_worst").text)(row),
+        rate(row).unwrap_or_default(),
+    )
+}
+
+fn rate(row: &Row) -> Option<f64> {
+    row.median(|repeat| Some(repeat.run.achieved_rate))
+}
+
+/// The count from which on something holds for most runs of every row.
+fn from(series: &[&Row], condition: fn(&Repeat) -> bool, what: &str) -> Option<String> {
+    let holds = |row: &&&Row| row.count(condition) * 2 > row.repeats.len();
+    let first = series.iter().rev().take_while(holds).last()?;
+    Some(format!("from {} streams on {what}", first.streams))
 }
 
 fn table<'a>(rows: impl Iterator<Item = &'a Row>, keys: &[&str]) -> String {
@@ -306,7 +334,8 @@ fn command(test: &Test) -> String {
     let words = words.map(|(name, value)| {
         let value = value.as_str().unwrap_or_default();
         let name = name.to_uppercase();
-        if value.contains(' ') { format!("{name}=\"{value}\"") } else { format!("{name}={value}") }
+        let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if plain { format!("{name}={value}") } else { format!("{name}='{value}'") }
     });
     format!(
         "As root, on a machine with nothing else to do:\n\n```sh\n{} \\\n    \
@@ -321,8 +350,11 @@ the rate asked for, relay or not; `slowed`: with this relay the sender reached l
 reached without one; `behind`: one packet in a hundred took more than 100 ms, because the relay passes on \
 less than comes in and its buffers were filling when the run ended; `ended`: processes of the relay ended by themselves.";
 
-const COSTS: &str = "CPU in seconds for a million packets that arrived, which is microseconds for each. \
-`resident` counts memory that processes share once for each of them, `shared once` does not; the packet \
-plane's rings are part of both. Kernel memory is the growth of the slab while the streams were configured, \
-processes included, and too coarse to say something about few streams. `start` is from nothing to a relay \
-that answers, `configure` from there to all streams in place; a socat does both at once.";
+const COSTS: &str = "CPU in seconds for a million packets, which is microseconds for each. `relay's processes` \
+is what user space shows, next to nothing for the eBPF plane, which works in the sender's time: \
+`beyond bare path` has all of it. `± bare path` is half the range of the bare path's runs; where less than \
+that was added there is no factor, and points at or below 0 are not in the picture. `resident` counts memory \
+that processes share once for each of them, `shared once` does not; the packet plane's rings are part of \
+both. Kernel memory is the growth of the slab while the relay started and was configured, its processes \
+included; the eBPF plane's maps are no part of it, and few streams say little. `start` is from \
+nothing to a relay that answers, `configure` from there to all streams in place; a socat does both at once.";

@@ -1,6 +1,6 @@
 //! A row: all repeats of one load through one relay, judged beside the bare path of the same repeat.
 
-use crate::runs::{Run, Test};
+use crate::runs::{BARE, Run, Test};
 
 /// All repeats of one load through one relay.
 #[derive(Debug, Clone)]
@@ -12,6 +12,9 @@ pub(crate) struct Row {
     pub(crate) repeats: Vec<Repeat>,
     /// Whether it belongs to the series of stream counts at one rate.
     pub(crate) in_series: bool,
+    /// CPU seconds of the machine for a million packets on the bare path, and half the range of its
+    /// runs: nothing smaller can be measured.
+    pub(crate) bare_cpu: Option<(f64, f64)>,
     /// CPU that socat added on the same load, in seconds for a million packets.
     pub(crate) socat_cpu: Option<f64>,
 }
@@ -49,10 +52,11 @@ impl Repeat {
         self.run.p99_us.is_some_and(|p99| p99 > BEHIND_US)
     }
 
-    /// CPU seconds for a million packets that the whole machine spent more than on the bare path.
-    pub(crate) fn added_cpu(&self) -> Option<f64> {
-        let bare = self.bare.as_ref().filter(|_| !self.run.is_bare())?;
-        Some(self.run.per_million(self.run.system_cpu_s)? - bare.per_million(bare.system_cpu_s)?)
+    /// CPU seconds for a million packets that arrived: what the whole machine spent beyond the bare
+    /// path, which is taken for every packet that was sent.
+    fn added_cpu(&self, bare: f64) -> Option<f64> {
+        let run = &self.run;
+        run.per_million(run.system_cpu_s - bare * run.sent as f64 / 1e6)
     }
 }
 
@@ -70,6 +74,23 @@ impl Row {
     /// The largest.
     pub(crate) fn worst(&self, value: impl Fn(&Repeat) -> Option<f64>) -> Option<f64> {
         self.repeats.iter().filter_map(value).reduce(f64::max)
+    }
+
+    /// CPU seconds for a million packets, beyond the bare path.
+    pub(crate) fn added_cpu(&self) -> Option<f64> {
+        let (bare, _) = self.bare_cpu.filter(|_| !self.is_bare())?;
+        self.median(|repeat| repeat.added_cpu(bare))
+    }
+
+    /// How many times less than socat added, where both are more than noise.
+    pub(crate) fn times_less_than_socat(&self) -> Option<f64> {
+        let (_, noise) = self.bare_cpu?;
+        let (socat, added) = (self.socat_cpu?, self.added_cpu()?);
+        (added > noise && socat > noise).then(|| socat / added)
+    }
+
+    pub(crate) fn is_bare(&self) -> bool {
+        self.relay == BARE
     }
 
     /// Whether packets were lost that the path would have carried.
@@ -97,16 +118,26 @@ pub(crate) fn rows(test: &Test) -> Vec<Row> {
                 rate: run.rate,
                 repeats: vec![repeat],
                 in_series: rate.is_none_or(|rate| rate == run.rate),
+                bare_cpu: None,
                 socat_cpu: None,
             }),
         }
     }
-    let socat = rows.clone();
-    for row in &mut rows {
-        let same = |other: &&Row| {
-            other.relay == "socat" && (other.streams, other.rate) == (row.streams, row.rate)
-        };
-        row.socat_cpu = socat.iter().find(same).and_then(|socat| socat.median(Repeat::added_cpu));
+    let same_load = |rows: &[Row], row: &Row, relay: &str| {
+        let key = (relay, row.streams, row.rate);
+        rows.iter().find(|other| (&*other.relay, other.streams, other.rate) == key).cloned()
+    };
+    for row in 0..rows.len() {
+        let bare = same_load(&rows, &rows[row], BARE);
+        rows[row].bare_cpu = bare.and_then(|bare| {
+            let cost = |repeat: &Repeat| repeat.run.per_million_sent(repeat.run.system_cpu_s);
+            let least = bare.repeats.iter().filter_map(cost).reduce(f64::min)?;
+            Some((bare.median(cost)?, (bare.worst(cost)? - least) / 2.0))
+        });
+    }
+    for row in 0..rows.len() {
+        let socat = same_load(&rows, &rows[row], "socat");
+        rows[row].socat_cpu = socat.and_then(|socat| socat.added_cpu());
     }
     rows
 }

@@ -43,8 +43,8 @@ pub(crate) struct Run {
     pub(crate) sink_drops: Option<u64>,
     pub(crate) sink_rcvbuf: Option<u64>,
     pub(crate) sender_cpu_s: f64,
-    /// CPU time of the relay's processes, in seconds.
-    pub(crate) relay_cpu_s: f64,
+    /// CPU time of the relay's processes, in seconds; not known when one has ended.
+    pub(crate) relay_cpu_s: Option<f64>,
     /// CPU time of the whole machine.
     pub(crate) system_cpu_s: f64,
     pub(crate) rss_kib: u64,
@@ -113,6 +113,11 @@ impl Run {
     /// CPU seconds for a million packets that arrived; none when nothing did.
     pub(crate) fn per_million(&self, seconds: f64) -> Option<f64> {
         (self.received > 0).then(|| seconds / self.received as f64 * 1e6)
+    }
+
+    /// The same for packets that were sent.
+    pub(crate) fn per_million_sent(&self, seconds: f64) -> Option<f64> {
+        (self.sent > 0).then(|| seconds / self.sent as f64 * 1e6)
     }
 
     pub(crate) fn loss_percent(&self) -> f64 {

@@ -23,9 +23,9 @@ fn repeats_are_one_row_with_median_and_worst() {
     assert_eq!(socat["lost_worst"], "100000");
     assert_eq!(socat["loss_percent"], "0.0010");
     assert_eq!(socat["loss_percent_worst"], "10.0000");
-    // 21 - 1, 20 - 2, and 30 for 900,000 - 3.
-    assert_eq!(socat["added_cpu"], "20.000");
-    assert_eq!(socat["added_cpu_worst"], "30.333");
+    // Beyond the 2.0 of the bare path: 19.0 (for 10 packets less), 18.0, and 28.0 for 900,000.
+    assert_eq!(socat["added_cpu"], "19.000");
+    assert_eq!(socat["bare_spread"], "1.000");
     assert_eq!(socat["marks"], "");
     assert_eq!(rows["bare"]["added_cpu"], "", "the bare path adds nothing to itself");
 }
@@ -41,7 +41,8 @@ fn a_loss_of_the_bare_path_is_not_blamed_on_the_relay() {
     let bad = [run("bare", 1, 5, 40_000.0, 1.0), run("ebpf", 1, 5, 40_000.0, 1.0)];
     let (rows, said) = report_of(&bad);
     assert_eq!(rows["ebpf"]["marks"], "path-limited 1");
-    assert!(said.contains("ebpf lost nothing"), "{said}");
+    assert!(said.contains("ebpf lost nothing that the path carried"), "{said}");
+    assert!(said.contains("from 20 streams on the path itself loses"), "{said}");
     // In the next repeat the path was good.
     let good = [run("bare", 2, 0, 40_000.0, 1.0), run("ebpf", 2, 1, 40_000.0, 1.0)];
     let (rows, said) = report_of(&[bad, good].concat());
@@ -79,6 +80,41 @@ fn relays_are_compared_with_socat_on_the_same_load() {
     ]);
     assert_eq!(rows["ebpf"]["times_less_than_socat"], "20.0");
     assert_eq!(rows["bare"]["times_less_than_socat"], "");
+}
+
+#[test]
+fn what_the_sender_spends_on_lost_packets_is_not_the_relays() {
+    let rows =
+        report(&[run("bare", 1, 0, 40_000.0, 8.0), run("socat", 1, 500_000, 40_000.0, 10.0)]);
+    // 10 - 8 for half a million that arrived.
+    assert_eq!(rows["socat"]["added_cpu"], "4.000");
+}
+
+#[test]
+fn there_is_no_factor_within_the_noise() {
+    let rows = report(&[
+        run("bare", 1, 0, 40_000.0, 1.0),
+        run("bare", 2, 0, 40_000.0, 3.0),
+        run("ebpf", 1, 0, 40_000.0, 2.5),
+        run("socat", 1, 0, 40_000.0, 22.0),
+    ]);
+    assert_eq!(rows["ebpf"]["added_cpu"], "0.500");
+    assert_eq!(rows["ebpf"]["times_less_than_socat"], "");
+    assert_eq!(rows["socat"]["times_less_than_socat"], "1.0");
+}
+
+#[test]
+fn the_row_at_its_own_rate_is_in_the_summary_but_not_in_the_pictures() {
+    let mut bare = run("bare", 1, 0, 60_000.0, 1.0);
+    let mut fast = run("ebpf", 1, 250_000, 59_000.0, 3.0);
+    for run in [&mut bare, &mut fast] {
+        run["rate"] = json!(3333);
+    }
+    let slow = [run("bare", 1, 0, 40_000.0, 2.0), run("ebpf", 1, 0, 40_000.0, 3.0)];
+    let (_, said) = report_of(&[slow.to_vec(), vec![bare, fast]].concat());
+    let line = said.lines().last().unwrap();
+    assert!(line.contains("lost nothing that the path carried, 20 to 20 streams"), "{line}");
+    assert!(line.contains("66660/s on 20 streams: 25.0000 % lost"), "{line}");
 }
 
 #[test]
