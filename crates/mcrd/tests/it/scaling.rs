@@ -131,7 +131,7 @@ fn every_relay_carries_two_streams_and_the_report_equals_the_csv() {
     report_equals_csv(&test.results());
     let csv = fs::read_to_string(test.results().join("results.csv")).unwrap();
     assert!(csv.contains("\n2,4000,socat,2,,2,400,"), "2 runs of 400 packets: {csv}");
-    for picture in ["loss.svg", "cpu.svg"] {
+    for picture in ["loss.svg", "rate.svg", "cpu.svg"] {
         let svg = fs::read_to_string(test.results().join(picture)).unwrap();
         assert!(svg.contains("<svg") && svg.contains("socat"), "{picture}: {svg}");
     }
@@ -423,6 +423,7 @@ const KEYS: &[(&str, &str)] = &[
     ("sent/s", "achieved_rate"),
     ("sent", "sent"),
     ("received", "received"),
+    ("arrived/s", "delivered_rate"),
     ("lost", "lost"),
     ("loss %", "loss_percent"),
     ("duplicated", "duplicated_worst"),

@@ -26,6 +26,7 @@ pub(crate) const COLUMNS: &[Column] = &[
     column("sent", "sent", |row| median(row, 0, |run| Some(run.sent as f64))),
     column("achieved_rate", "sent/s", |row| median(row, 0, |run| Some(run.achieved_rate))),
     column("received", "received", |row| median(row, 0, |run| Some(run.received as f64))),
+    column("delivered_rate", "arrived/s", |row| median(row, 0, |run| Some(run.delivered_rate()))),
     column("lost", "lost", |row| median(row, 0, |run| Some(run.lost as f64))),
     column("lost_worst", "worst", |row| worst(row, 0, |run| Some(run.lost as f64))),
     column("loss_percent", "loss %", |row| median(row, 4, |run| Some(run.loss_percent()))),

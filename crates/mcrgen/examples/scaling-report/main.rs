@@ -1,5 +1,5 @@
 //! Turns the runs of `tests/performance/multi_stream_scaling.sh` into its results: `results.csv`,
-//! `results.json`, `report.md`, the pictures `loss.svg` and `cpu.svg`, and a table on the terminal.
+//! `results.json`, `report.md`, the pictures `loss.svg`, `rate.svg` and `cpu.svg`, and a table on the terminal.
 //! Also of a test that was broken off: of the runs that are there.
 
 mod columns;
@@ -31,6 +31,7 @@ fn main() -> Result<()> {
     let results = json!({"setting": test.setting, "rows": values, "runs": test.runs});
     write("results.json", serde_json::to_string_pretty(&results)? + "\n")?;
     write("loss.svg", plot::loss(&rows)?)?;
+    write("rate.svg", plot::rate(&rows)?)?;
     write("cpu.svg", plot::cpu(&rows)?)?;
     write("report.md", report::markdown(&test, &rows))?;
     write!(stdout(), "\n{}", report::terminal(&rows))?;

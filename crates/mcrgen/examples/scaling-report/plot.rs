@@ -1,4 +1,4 @@
-//! The two pictures: a line for each relay, over the number of streams.
+//! The pictures: a line for each relay, over the number of streams.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -9,9 +9,18 @@ use crate::rows::Row;
 
 /// Loss in percent, median of the repeats.
 pub(crate) fn loss(rows: &[Row]) -> Result<String> {
-    let lines = lines(rows, |row| row.median(|repeat| Some(repeat.run.loss_percent())));
+    let loss = |row: &Row| row.median(|repeat| Some(repeat.run.loss_percent()));
+    let lines = lines(rows, |row| loss(row).filter(|_| !row.is_bare()));
     let top = highest(&lines).max(1.0);
     draw("Loss, median of the runs (%)", &lines, -top / 50.0..top * 1.05)
+}
+
+/// Packets a second that arrived, in thousands: what is left of the load when the relay has taken its
+/// share of the CPUs and lost what it loses. The bare path is the top.
+pub(crate) fn rate(rows: &[Row]) -> Result<String> {
+    let lines = lines(rows, |row| row.median(|repeat| Some(repeat.run.delivered_rate() / 1000.0)));
+    let top = highest(&lines).max(1.0);
+    draw("Packets a second that arrived (thousands), median of the runs", &lines, 0.0..top * 1.4)
 }
 
 /// CPU for each packet, in microseconds: of the whole machine, without that of the bare path.
@@ -33,7 +42,7 @@ struct Line {
 
 fn lines(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for row in rows.iter().filter(|row| row.in_series && !row.is_bare()) {
+    for row in rows.iter().filter(|row| row.in_series) {
         let Some(value) = value(row) else { continue };
         let point = (row.streams as f64, value);
         match lines.iter_mut().find(|line| line.relay == row.relay) {
@@ -95,8 +104,8 @@ where
         .y_label_formatter(&|y| format!("{y}"))
         .light_line_style(WHITE)
         .draw()?;
-    for (number, line) in lines.iter().enumerate() {
-        let color = COLORS[number % COLORS.len()];
+    for line in lines {
+        let color = color(&line.relay);
         chart
             .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?
             .label(&line.relay)
@@ -113,4 +122,12 @@ where
     area.present()
 }
 
-const COLORS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(213, 94, 0)];
+/// The color of a relay, the same in every picture.
+fn color(relay: &str) -> RGBColor {
+    match relay {
+        "ebpf" => RGBColor(0, 114, 178),
+        "packet" => RGBColor(0, 158, 115),
+        "socat" => RGBColor(213, 94, 0),
+        _ => RGBColor(120, 120, 120),
+    }
+}

@@ -15,6 +15,7 @@ const TRAFFIC: &[&str] = &[
     "achieved_rate",
     "sent",
     "received",
+    "delivered_rate",
     "lost",
     "lost_worst",
     "loss_percent",
@@ -50,6 +51,7 @@ const SHORT: &[&str] = &[
     "asked_rate",
     "relay",
     "achieved_rate",
+    "delivered_rate",
     "lost",
     "lost_worst",
     "loss_percent",
@@ -73,6 +75,8 @@ pub(crate) fn markdown(test: &Test, rows: &[Row]) -> String {
     section("## Method", &method(test));
     section("## In short", &summary(rows));
     section("## Loss", "![loss against streams](loss.svg)");
+    section("", "![packets a second that arrived against streams](rate.svg)");
+    section("", RATE);
     section("", &table(rows.iter(), TRAFFIC));
     section("", MARKS);
     section("## Cost", "![CPU a packet against streams](cpu.svg)");
@@ -343,6 +347,9 @@ fn command(test: &Test) -> String {
         words.collect::<Vec<_>>().join(" ")
     )
 }
+
+const RATE: &str = "Read the two together: where a relay takes so much CPU that the sender cannot send, it \
+loses little, and little arrives.";
 
 const MARKS: &str = "Sent and received are medians; `worst` is the worst run. Marks, with the number \
 of runs: `path-limited`: the bare path itself lost; `sender-limited`: the sender did not reach 95 % of \

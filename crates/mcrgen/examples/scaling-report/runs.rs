@@ -120,6 +120,15 @@ impl Run {
         (self.sent > 0).then(|| seconds / self.sent as f64 * 1e6)
     }
 
+    /// Packets a second that arrived.
+    pub(crate) fn delivered_rate(&self) -> f64 {
+        if self.sent == 0 {
+            0.0
+        } else {
+            self.achieved_rate * self.received as f64 / self.sent as f64
+        }
+    }
+
     pub(crate) fn loss_percent(&self) -> f64 {
         if self.sent == 0 { 0.0 } else { self.lost as f64 / self.sent as f64 * 100.0 }
     }
