@@ -10,7 +10,7 @@ use crate::rows::Row;
 /// Loss in percent, median of the repeats.
 pub(crate) fn loss(rows: &[Row]) -> Result<String> {
     let loss = |row: &Row| row.median(|repeat| Some(repeat.run.loss_percent()));
-    let lines = lines(rows, |row| loss(row).filter(|_| !row.is_bare()));
+    let lines = lines(rows.iter().filter(|row| !row.is_bare()), loss);
     let top = highest(&lines).max(1.0);
     draw("Loss, median of the runs (%)", &lines, -top / 50.0..top * 1.05)
 }
@@ -18,14 +18,15 @@ pub(crate) fn loss(rows: &[Row]) -> Result<String> {
 /// Packets a second that arrived, in thousands: what is left of the load when the relay has taken its
 /// share of the CPUs and lost what it loses. The bare path is the top.
 pub(crate) fn rate(rows: &[Row]) -> Result<String> {
-    let lines = lines(rows, |row| row.median(|repeat| Some(repeat.run.delivered_rate() / 1000.0)));
+    let lines = lines(rows.iter(), |row| row.median(|repeat| Some(repeat.run.delivered_rate() / 1000.0)));
     let top = highest(&lines).max(1.0);
     draw("Packets a second that arrived (thousands), median of the runs", &lines, 0.0..top * 1.4)
 }
 
 /// CPU for each packet, in microseconds: of the whole machine, without that of the bare path.
 pub(crate) fn cpu(rows: &[Row]) -> Result<String> {
-    let lines = lines(rows, |row| row.added_cpu().filter(|added| *added > 0.0));
+    let relays = rows.iter().filter(|row| !row.is_bare());
+    let lines = lines(relays, |row| row.added_cpu().filter(|added| *added > 0.0));
     let (lowest, highest) = (lowest(&lines).min(1.0), highest(&lines).max(10.0));
     draw(
         "CPU a packet, of the whole machine beyond the bare path (µs, logarithmic)",
@@ -34,20 +35,26 @@ pub(crate) fn cpu(rows: &[Row]) -> Result<String> {
     )
 }
 
-/// Points of one relay: streams, value.
+/// Points of one relay: streams, value. There may be none: a short run can cost less than the bare
+/// path's runs differ.
 struct Line {
     relay: String,
     points: Vec<(f64, f64)>,
 }
 
-fn lines(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Vec<Line> {
+fn lines<'r>(
+    rows: impl Iterator<Item = &'r Row>,
+    value: impl Fn(&Row) -> Option<f64>,
+) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for row in rows.iter().filter(|row| row.in_series) {
-        let Some(value) = value(row) else { continue };
-        let point = (row.streams as f64, value);
+    for row in rows.filter(|row| row.in_series) {
+        let point = value(row).map(|value| (row.streams as f64, value));
         match lines.iter_mut().find(|line| line.relay == row.relay) {
-            Some(line) => line.points.push(point),
-            None => lines.push(Line { relay: row.relay.clone(), points: vec![point] }),
+            Some(line) => line.points.extend(point),
+            None => {
+                let points = point.into_iter().collect();
+                lines.push(Line { relay: row.relay.clone(), points });
+            }
         }
     }
     lines
@@ -91,6 +98,7 @@ where
     area.fill(&WHITE)?;
     let counts = || lines.iter().flat_map(|line| &line.points).map(|point| point.0);
     let (fewest, most) = (counts().fold(508.0, f64::min), counts().fold(1.0, f64::max));
+    let fewest = fewest.min(most);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 16))
         .margin(12)
@@ -108,7 +116,11 @@ where
         let color = color(&line.relay);
         chart
             .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?
-            .label(&line.relay)
+            .label(if line.points.is_empty() {
+                format!("{} (nothing measurable)", line.relay)
+            } else {
+                line.relay.clone()
+            })
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
         let dots = line.points.iter().map(|point| Circle::new(*point, 3, color.filled()));
         chart.draw_series(dots)?;
