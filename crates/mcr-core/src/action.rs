@@ -5,11 +5,13 @@
 //! for a plane whose workers are other processes of the same program; it is no format that lasts.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::link::{IfIndex, Mac};
+use crate::flow::{AddressBlock, PortRange};
+use crate::link::{IfIndex, Mac, NextHop};
+use crate::rate::MaxRate;
 use crate::refusal::Refusal;
 use crate::rule::{Dscp, Ttl};
 use crate::verdict::{OutputDrop, Pass, RuleDrop};
@@ -22,15 +24,29 @@ pub struct RuleId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutputId(pub u32);
 
-/// What a packet is looked up by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct FlowKey {
-    /// Where it arrived.
+/// The packets that a rule takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Take {
+    /// Where they arrive.
     pub interface: IfIndex,
-    /// Its destination address.
-    pub address: Ipv4Addr,
-    /// Its destination port.
-    pub port: u16,
+    /// Their destination addresses.
+    pub addresses: AddressBlock,
+    /// Their destination ports.
+    pub ports: PortRange,
+    /// Who may have sent them, sorted; empty means anyone.
+    pub sources: Vec<IpAddr>,
+}
+
+impl Take {
+    /// Whether it is more than one address and port. What is exact wins.
+    pub fn is_range(&self) -> bool {
+        !(self.addresses.is_single() && self.ports.is_single())
+    }
+
+    /// Whether it takes what `source` sends.
+    pub fn takes_from(&self, source: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.binary_search(&source).is_ok()
+    }
 }
 
 /// What happens to the input after it was relayed.
@@ -50,9 +66,11 @@ pub struct PlaneRule {
     /// Its counters.
     pub id: RuleId,
     /// What it takes.
-    pub key: FlowKey,
+    pub take: Take,
     /// What happens to the input.
     pub to_stack: ToStack,
+    /// The most that it takes.
+    pub max_rate: Option<MaxRate>,
     /// Where it goes, 1 to 64.
     pub outputs: Vec<PlaneOutput>,
 }
@@ -73,22 +91,35 @@ pub struct PlaneOutput {
     /// Whether the interface has a carrier (`IFF_LOWER_UP`); without, the kernel swallows what is
     /// sent. For planes that the kernel does not tell.
     pub carrier: bool,
-    /// Source MAC: that of the interface.
-    pub source_mac: Mac,
-    /// Destination MAC: that of the group (RFC 1112 §6.4).
-    pub destination_mac: Mac,
+    /// The header of the link.
+    pub header: LinkHeader,
     /// Source address; `None` keeps it.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// Source port; `None` keeps it.
     pub source_port: Option<u16>,
-    /// Destination address.
-    pub destination: Ipv4Addr,
-    /// Destination port.
-    pub destination_port: u16,
+    /// Destination addresses: as many as the rule takes, and mapped one to one.
+    pub destination: AddressBlock,
+    /// What is added to the destination port, modulo 65,536.
+    pub port_shift: u16,
     /// Time to live.
     pub ttl: Ttl,
     /// Code point.
     pub dscp: Dscp,
+}
+
+/// What stands before the IP header on an output interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkHeader {
+    /// Nothing.
+    Bare,
+    /// An Ethernet header.
+    Ethernet {
+        /// The MAC address of the interface.
+        source: Mac,
+        /// That of the next hop; `None` for groups, whose addresses give it
+        /// ([`crate::wire::ethernet::group_mac`]).
+        next_hop: Option<Mac>,
+    },
 }
 
 /// One change of the data plane, made whole or not at all. Rules that it does not name are not
@@ -104,7 +135,7 @@ pub struct PlaneChange {
     /// Likewise for outputs.
     pub fresh_outputs: Vec<OutputId>,
     /// After the change: all addresses of this host that an output sends from.
-    pub own: BTreeSet<Ipv4Addr>,
+    pub own: BTreeSet<IpAddr>,
     /// After the change: all interfaces with a rule's input.
     pub inputs: BTreeSet<IfIndex>,
 }
@@ -134,7 +165,19 @@ pub struct Membership {
     /// Where.
     pub interface: IfIndex,
     /// What.
-    pub group: Ipv4Addr,
+    pub group: IpAddr,
+    /// From whom; `None` for anyone (RFC 3376, RFC 3810).
+    pub source: Option<IpAddr>,
+}
+
+/// What makes the host receive what a rule takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// A group that is joined.
+    Group(Membership),
+    /// A UDP socket that takes the unicast of a rule and drops it, so that the kernel does not tell
+    /// the sender that nobody is there (ICMP port unreachable).
+    Port(SocketAddr),
 }
 
 /// Names a request until it is answered.
@@ -144,12 +187,16 @@ pub struct RequestId(pub u64);
 /// A side effect that the relay asks for. The event loop carries it out and hands the result back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Join these groups; answered by `handle_joined`.
-    Join(Vec<Membership>),
+    /// Join these groups, and bind these ports; answered by `handle_joined`.
+    Join(Vec<Claim>),
     /// Change the data plane; answered by `handle_applied`.
     Apply(PlaneChange),
-    /// Leave these groups; not answered, since a leave cannot fail in a way that matters.
-    Leave(Vec<Membership>),
+    /// Leave these; not answered, since a leave cannot fail in a way that matters.
+    Leave(Vec<Claim>),
+    /// Keep these neighbours resolved, and no others.
+    Resolve(BTreeSet<NextHop>),
+    /// Tell the operator, in the log.
+    Note(String),
     /// Answer a request.
     Reply(RequestId, Result<crate::api::Change, Refusal>),
     /// The rules that are in no file have changed; write them where the next start finds them.

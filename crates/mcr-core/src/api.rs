@@ -62,6 +62,9 @@ pub struct RuleSpec {
     /// `yes` or `no`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<String>,
+    /// The most that it takes, as in `5000pps` or `20mbit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<String>,
 }
 
 impl Serialize for RuleSpec {
@@ -132,8 +135,9 @@ impl RuleSpec {
             Some("no") => false,
             Some(other) => return Err(unknown_choice("join", other, "yes, no")),
         };
+        let max_rate = self.max_rate.as_deref().map(str::parse).transpose()?;
         let (name, comment) = (self.name.clone(), self.comment.clone());
-        Ok(Rule { name, comment, input, outputs, enabled: self.enabled, local, join })
+        Ok(Rule { name, comment, input, outputs, enabled: self.enabled, local, join, max_rate })
     }
 }
 
@@ -170,6 +174,7 @@ impl From<&Rule> for RuleSpec {
             enabled: rule.enabled,
             local,
             join: (!rule.join).then(|| "no".into()),
+            max_rate: rule.max_rate.map(|rate| rate.to_string()),
         }
     }
 }
@@ -252,8 +257,8 @@ pub struct RuleView {
 
 /// A rule in a reply, of which a later version may say more than this one knows.
 fn rule_of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RuleSpec, D::Error> {
-    const RULE: [&str; 8] =
-        ["name", "comment", "input", "sources", "outputs", "enabled", "local", "join"];
+    const RULE: [&str; 9] =
+        ["name", "comment", "input", "sources", "outputs", "enabled", "local", "join", "max_rate"];
     const OUTPUT: [&str; 3] = ["to", "ttl", "dscp"];
     let mut rule = serde_json::Map::deserialize(deserializer)?;
     rule.retain(|field, _| RULE.contains(&field.as_str()));

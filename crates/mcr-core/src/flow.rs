@@ -12,6 +12,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::refusal::{Code, Refusal};
 
 /// The name of a network interface: 1 to 15 bytes, as `dev_valid_name` in the kernel's
@@ -38,7 +40,7 @@ impl fmt::Display for InterfaceName {
 }
 
 /// One address, or all addresses of a prefix whose host bits are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AddressBlock {
     first: IpAddr,
     prefix: u8,
@@ -73,6 +75,29 @@ impl AddressBlock {
     /// The lowest address.
     pub fn first(self) -> IpAddr {
         self.first
+    }
+
+    /// The highest address.
+    pub fn last(self) -> IpAddr {
+        match self.first {
+            IpAddr::V4(a) => IpAddr::V4((a.to_bits() | host_mask(self.host_bits()) as u32).into()),
+            IpAddr::V6(a) => IpAddr::V6((a.to_bits() | host_mask(self.host_bits())).into()),
+        }
+    }
+
+    /// Bits that all addresses have in common.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// All addresses, in order.
+    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
+        (0..=host_mask(self.host_bits())).map(move |host| with_host(self.first, host))
+    }
+
+    /// The address of this block that has the place of `address` in a block of the same size.
+    pub fn map(self, address: IpAddr) -> IpAddr {
+        with_host(self.first, bits_of(address) & host_mask(self.host_bits()))
     }
 
     /// Whether the block is one address.
@@ -111,18 +136,37 @@ fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
-    let host = u32::from(bits(address) - prefix);
+/// The address with its host bits cleared.
+pub(crate) fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    let host = host_mask(bits(address) - prefix);
     match address {
-        IpAddr::V4(a) => IpAddr::V4((a.to_bits() & u32::MAX.checked_shl(host).unwrap_or(0)).into()),
-        IpAddr::V6(a) => {
-            IpAddr::V6((a.to_bits() & u128::MAX.checked_shl(host).unwrap_or(0)).into())
-        }
+        IpAddr::V4(a) => IpAddr::V4((a.to_bits() & !(host as u32)).into()),
+        IpAddr::V6(a) => IpAddr::V6((a.to_bits() & !host).into()),
+    }
+}
+
+/// That many ones.
+fn host_mask(bits: u8) -> u128 {
+    !u128::MAX.checked_shl(bits.into()).unwrap_or(0)
+}
+
+fn bits_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => a.to_bits().into(),
+        IpAddr::V6(a) => a.to_bits(),
+    }
+}
+
+/// A block's first address with its host bits set.
+fn with_host(first: IpAddr, host: u128) -> IpAddr {
+    match first {
+        IpAddr::V4(a) => IpAddr::V4((a.to_bits() | host as u32).into()),
+        IpAddr::V6(a) => IpAddr::V6((a.to_bits() | host).into()),
     }
 }
 
 /// One UDP port, or an inclusive range of them; never port 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -151,6 +195,11 @@ impl PortRange {
     /// The lowest port.
     pub fn first(self) -> u16 {
         self.first
+    }
+
+    /// The highest port.
+    pub fn last(self) -> u16 {
+        self.last
     }
 
     /// Whether the range is one port.

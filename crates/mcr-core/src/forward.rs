@@ -1,35 +1,44 @@
 //! What a data plane does with a frame: the executable specification.
 //!
-//! [`forward`] decides, [`Match::rewrite`] makes the frame for one output. Neither allocates,
-//! fails on bytes from the wire, or keeps state. The eBPF program in `mcr-dataplane` does the same,
-//! and the golden frames in `vectors/` hold both to it.
+//! [`forward`] decides, [`Match::rewrite`] makes the headers for one output. Neither allocates or
+//! fails on bytes from the wire; what is kept between packets is in [`Fragments`] and [`Shared`]. The
+//! eBPF program in `mcr-dataplane` does the same, and the golden frames in `vectors/` hold both to
+//! it.
 //!
 //! ```text
-//! frame ─ headers ─ lookup ─ own? ─┬─ output 1 ─ rewrite ─ send
-//!    └ Pass          └ NoRule  └ Drop ├─ output 2 ─ rewrite ─ send
-//!                                  └─ the frame as it came, to the stack if wanted
+//! frame ─ headers ─ lookup ─ own? rate? ─┬─ output 1 ─ rewrite ─ send
+//!    └ Pass          └ NoRule  └ Drop    ├─ output 2 ─ rewrite ─ send
+//!                                        └─ the frame as it came, to the stack if wanted
 //! ```
 
+mod fragments;
+mod rewrite;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use crate::action::{FlowKey, PlaneOutput, PlaneRule, Volume};
+use crate::action::{PlaneRule, Volume};
 use crate::link::IfIndex;
-use crate::rule::{Dscp, Ttl};
-use crate::verdict::{OutputDrop, Pass, RuleDrop};
-use crate::wire::ethernet::{self, TYPE_IPV4, TYPE_QINQ, TYPE_VLAN};
-use crate::wire::ipv4::{self, Ipv4, PROTOCOL_UDP};
+use crate::verdict::{Pass, RuleDrop};
+use crate::wire::ethernet::{self, TYPE_IPV4, TYPE_IPV6, TYPE_QINQ, TYPE_VLAN};
+use crate::wire::ip::{Fragment, Ip, PROTOCOL_UDP};
 use crate::wire::udp::{self, Udp};
-use crate::wire::{checksum, ethernet::HEADER_LEN};
-pub use table::ForwardTable;
+pub use fragments::Fragments;
+use fragments::{Datagram, Seen};
+pub use rewrite::{HEADERS_MAX, Match};
+pub use shared::Shared;
+use table::Found;
+pub use table::{FlowKey, ForwardTable};
 
 /// A received frame and what the kernel said of it (`struct __sk_buff`; `tpacket_hdr` and
 /// `virtio_net_hdr`).
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
-    /// The frame from its Ethernet header on.
+    /// The frame from its Ethernet header on, or from its IP header where there is none.
     pub bytes: &'a [u8],
+    /// The interface has no link header.
+    pub bare: bool,
     /// Where it arrived.
     pub interface: IfIndex,
     /// Whom it was for.
@@ -66,142 +75,114 @@ pub enum Verdict<'t> {
     Match(Match<'t>),
 }
 
-/// A frame that a rule takes.
-#[derive(Debug)]
-pub struct Match<'t> {
-    /// The rule.
-    pub rule: &'t PlaneRule,
-    /// What it counts.
-    pub volume: Volume,
-    ip_header_len: usize,
-    ttl: u8,
-    /// Bytes of the IP packet, or of the largest that a super-packet is cut into.
-    packet_len: usize,
-    partial_checksum: bool,
-}
-
-/// Decides what becomes of a frame.
-pub fn forward<'t>(table: &'t ForwardTable, frame: &Frame<'_>) -> Verdict<'t> {
-    let packet = match (frame.packet_type, ethernet::parse(frame.bytes)) {
-        (PacketType::OtherHost, _) => return Verdict::Pass(Pass::NotOurs),
-        (PacketType::Loopback, _) if frame.bytes.first().is_some_and(|byte| byte >> 4 != 4) => {
-            return Verdict::Pass(Pass::NotOurs);
-        }
-        (PacketType::Loopback, _) => frame.bytes,
-        (PacketType::Here, None) => return Verdict::Pass(Pass::Malformed),
-        (PacketType::Here, Some((kind, _)))
-            if frame.tagged || kind == TYPE_VLAN || kind == TYPE_QINQ =>
-        {
-            return Verdict::Pass(Pass::Tagged);
-        }
-        (PacketType::Here, Some((TYPE_IPV4, packet))) => packet,
-        (PacketType::Here, Some(_)) => return Verdict::Pass(Pass::NotOurs),
+/// Decides what becomes of a frame. `now` is in nanoseconds of any clock that goes forward.
+pub fn forward<'t>(
+    table: &'t ForwardTable,
+    (fragments, shared): (&mut Fragments, Shared<'_>),
+    frame: &Frame<'_>,
+    now: u64,
+) -> Verdict<'t> {
+    let (network_offset, packet) = match packet_of(frame) {
+        Ok(found) => found,
+        Err(pass) => return Verdict::Pass(pass),
     };
-    let Some(ip) = Ipv4::parse(packet) else { return Verdict::Pass(Pass::Malformed) };
-    if !ip.destination().is_multicast() || ip.protocol() != PROTOCOL_UDP {
+    let Some(ip) = Ip::parse(packet) else { return Verdict::Pass(Pass::Malformed) };
+    if ip.protocol() != PROTOCOL_UDP {
         return Verdict::Pass(Pass::NotOurs);
     }
-    if ip.is_later_fragment() {
-        return Verdict::Pass(Pass::Fragment);
-    }
-    let whole = |udp: &Udp<'_>| udp.is_whole() || ip.has_more_fragments();
-    let Some(udp) = Udp::parse(ip.payload()).filter(whole) else {
-        return Verdict::Pass(Pass::Malformed);
-    };
-    let key = FlowKey {
+    let multicast = ip.destination().is_multicast();
+    let datagram = |Fragment { id, .. }| Datagram {
         interface: frame.interface,
-        address: ip.destination(),
-        port: udp.destination_port(),
+        source: ip.source(),
+        destination: ip.destination(),
+        id,
     };
-    let Some(rule) = table.rule(&key) else { return Verdict::Pass(Pass::NoRule) };
-    let payload_len = udp.payload_len();
+    let (port, payload_len, udp_len, seen) = match ip.fragment() {
+        Some(fragment) if !fragment.first => match fragments.find(&datagram(fragment), now) {
+            Some(Seen { port, id }) => (port, ip.payload().len(), 0, Some(id)),
+            None if multicast => return Verdict::Pass(Pass::Fragment),
+            None => return Verdict::Pass(Pass::NotOurs),
+        },
+        fragment => {
+            let whole = |udp: &Udp<'_>| udp.is_whole() || fragment.is_some();
+            let Some(udp) = Udp::parse(ip.payload()).filter(whole) else {
+                return Verdict::Pass(if multicast { Pass::Malformed } else { Pass::NotOurs });
+            };
+            (udp.destination_port(), udp.payload_len(), udp::HEADER_LEN, None)
+        }
+    };
+    let (interface, address) = (frame.interface, ip.destination());
+    let key = FlowKey { interface, address, port };
+    let rule = match table.find(&key, ip.source()) {
+        Found::Rule(rule) => rule,
+        Found::OtherSource => return Verdict::Pass(Pass::OtherSource),
+        Found::Nothing if multicast => return Verdict::Pass(Pass::NoRule),
+        Found::Nothing => return Verdict::Pass(Pass::NotOurs),
+    };
     let segment_size = usize::from(frame.segment_size);
     let packets = if segment_size == 0 { 1 } else { payload_len.div_ceil(segment_size) };
     let volume = Volume { packets: packets as u64, bytes: payload_len as u64 };
     if frame.packet_type == PacketType::Loopback {
-        Verdict::Drop(rule, RuleDrop::LocalSender, volume)
-    } else if table.is_own(ip.source(), frame.interface) {
-        Verdict::Drop(rule, RuleDrop::Own, volume)
-    } else if ip.has_more_fragments() {
-        Verdict::Drop(rule, RuleDrop::Fragment, volume)
-    } else {
-        let ip_header_len = ip.header_len();
-        let largest = if segment_size == 0 { payload_len } else { segment_size.min(payload_len) };
-        Verdict::Match(Match {
-            rule,
-            volume,
-            ip_header_len,
-            ttl: ip.ttl(),
-            packet_len: ip_header_len + udp::HEADER_LEN + largest,
-            partial_checksum: frame.partial_checksum,
-        })
+        return Verdict::Drop(rule, RuleDrop::LocalSender, volume);
+    }
+    if table.is_own(ip.source(), frame.interface) {
+        return Verdict::Drop(rule, RuleDrop::Own, volume);
+    }
+    if rule.max_rate.is_some_and(|max| !shared.admit(rule.id, max, now, volume)) {
+        return Verdict::Drop(rule, RuleDrop::Rate, volume);
+    }
+    // After the rate: what it drops leaves no trace.
+    let id = ip.fragment().map(|fragment| match seen {
+        Some(id) => (fragment, id),
+        None => (fragment, fragments.begin(datagram(fragment), port, shared, now)),
+    });
+    let largest = if segment_size == 0 { payload_len } else { segment_size.min(payload_len) };
+    Verdict::Match(Match {
+        rule,
+        volume,
+        network_offset,
+        ip_header_len: ip.header_len(),
+        udp_len,
+        version: ip.version(),
+        source: ip.source(),
+        destination: address,
+        ttl: ip.ttl(),
+        fragment: id,
+        needs_id: ip.needs_id(),
+        packet_len: ip.header_len() + udp_len + largest,
+        partial_checksum: frame.partial_checksum,
+    })
+}
+
+/// Where the IP packet begins in a frame, and from there on.
+fn packet_of<'f>(frame: &Frame<'f>) -> Result<(usize, &'f [u8]), Pass> {
+    let bytes = frame.bytes;
+    match frame.packet_type {
+        PacketType::OtherHost => return Err(Pass::NotOurs),
+        PacketType::Loopback => {}
+        PacketType::Here if frame.tagged => return Err(Pass::Tagged),
+        PacketType::Here if frame.bare => {}
+        PacketType::Here => {
+            return match ethernet::parse(bytes) {
+                None => Err(Pass::Malformed),
+                Some((TYPE_VLAN | TYPE_QINQ, _)) => Err(Pass::Tagged),
+                Some((TYPE_IPV4, packet)) if version_of(packet).is_none_or(|v| v == 4) => {
+                    Ok((ethernet::HEADER_LEN, packet))
+                }
+                Some((TYPE_IPV6, packet)) if version_of(packet).is_none_or(|v| v == 6) => {
+                    Ok((ethernet::HEADER_LEN, packet))
+                }
+                Some((TYPE_IPV4 | TYPE_IPV6, _)) => Err(Pass::Malformed),
+                Some(_) => Err(Pass::NotOurs),
+            };
+        }
+    }
+    match version_of(bytes) {
+        Some(4 | 6) => Ok((0, bytes)),
+        Some(_) | None => Err(Pass::NotOurs),
     }
 }
 
-impl Match<'_> {
-    /// Bytes of the Ethernet, IP and UDP headers: all that [`Match::rewrite`] reads and writes.
-    pub fn headers_len(&self) -> usize {
-        HEADER_LEN + self.ip_header_len + udp::HEADER_LEN
-    }
-
-    /// Rewrites `frame`, a copy of the frame that matched or of its headers alone, for one output.
-    /// IP options are kept.
-    ///
-    /// The checksums are updated, not made anew: what was wrong stays wrong, so that the receiver
-    /// sees damage done before the relay. A UDP checksum of zero stays zero, an unfinished one
-    /// unfinished.
-    pub fn rewrite(&self, output: &PlaneOutput, frame: &mut [u8]) -> Result<(), OutputDrop> {
-        if let Some(reason) = output.absent {
-            return Err(reason);
-        }
-        let ttl = match output.ttl {
-            Ttl::Set(ttl) => ttl.get(),
-            Ttl::Keep => self.ttl,
-            Ttl::Decrement if self.ttl <= 1 => return Err(OutputDrop::TtlExpired),
-            Ttl::Decrement => self.ttl - 1,
-        };
-        if self.packet_len > output.mtu as usize {
-            return Err(OutputDrop::Mtu);
-        }
-        ethernet::set_addresses(frame, output.destination_mac, output.source_mac);
-        let (ip, udp) = frame[HEADER_LEN..].split_at_mut(self.ip_header_len);
-        let (mut old, mut new) = ([0; 20], [0; 20]);
-        old.copy_from_slice(&ip[..20]);
-
-        if let Dscp::Set(dscp) = output.dscp {
-            ip[ipv4::TOS] = dscp << 2 | ip[ipv4::TOS] & 0b11;
-        }
-        ip[ipv4::TTL] = ttl;
-        if let Some(source) = output.source {
-            ip[ipv4::SOURCE..][..4].copy_from_slice(&source.octets());
-        }
-        ip[ipv4::DESTINATION..][..4].copy_from_slice(&output.destination.octets());
-        new.copy_from_slice(&ip[..20]);
-        let field = u16::from_be_bytes([ip[ipv4::CHECKSUM], ip[ipv4::CHECKSUM + 1]]);
-        let field = checksum::update(field, &old, &new);
-        ip[ipv4::CHECKSUM..][..2].copy_from_slice(&field.to_be_bytes());
-
-        self.rewrite_udp(output, udp, &old[ipv4::SOURCE..], &new[ipv4::SOURCE..]);
-        Ok(())
-    }
-
-    /// Ports, and the checksum over them and the pseudo-header's addresses.
-    fn rewrite_udp(&self, output: &PlaneOutput, udp: &mut [u8], before: &[u8], after: &[u8]) {
-        let mut ports = [0; 4];
-        ports.copy_from_slice(&udp[..4]);
-        if let Some(port) = output.source_port {
-            udp[udp::SOURCE_PORT..][..2].copy_from_slice(&port.to_be_bytes());
-        }
-        udp[udp::DESTINATION_PORT..][..2].copy_from_slice(&output.destination_port.to_be_bytes());
-        let field = u16::from_be_bytes([udp[udp::CHECKSUM], udp[udp::CHECKSUM + 1]]);
-        let field = if self.partial_checksum {
-            !checksum::update(!field, before, after)
-        } else if field == 0 {
-            0
-        } else {
-            let field = checksum::update(field, before, after);
-            checksum::mangle_zero(checksum::update(field, &ports, &udp[..4]))
-        };
-        udp[udp::CHECKSUM..][..2].copy_from_slice(&field.to_be_bytes());
-    }
+fn version_of(packet: &[u8]) -> Option<u8> {
+    packet.first().map(|byte| byte >> 4)
 }

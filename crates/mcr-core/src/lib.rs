@@ -13,6 +13,7 @@ pub mod flow;
 pub mod forward;
 pub mod link;
 pub mod packet;
+pub mod rate;
 pub mod refusal;
 pub mod relay;
 pub mod resolve;

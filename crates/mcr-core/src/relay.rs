@@ -25,15 +25,17 @@ mod transaction;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::action::{
-    Action, Counters, Membership, OutputCounters, OutputId, PlaneRefusal, PlaneRule, RequestId,
+    Action, Claim, Counters, OutputCounters, OutputId, PlaneRefusal, PlaneRule, RequestId,
     RuleCounters, RuleId, Volume,
 };
-use crate::link::{IfIndex, Links};
+use crate::link::{IfIndex, Links, NextHop, Route, RouteQuery};
 use crate::refusal::{Code, Refusal};
+use crate::resolve::route_queries;
 use crate::rule::RuleKey;
 use crate::table::RuleTable;
 use ids::IdPool;
@@ -89,11 +91,14 @@ pub struct Relay {
     table: RuleTable,
     links: Links,
     running: BTreeMap<RuleKey, Running>,
-    memberships: BTreeMap<Membership, usize>,
+    /// What is joined and bound, and for how many rules.
+    claims: BTreeMap<Claim, usize>,
+    /// The neighbours that outputs need.
+    next_hops: BTreeSet<NextHop>,
     rule_ids: IdPool,
     output_ids: IdPool,
     /// What the plane holds besides rules.
-    own: BTreeSet<Ipv4Addr>,
+    own: BTreeSet<IpAddr>,
     inputs: BTreeSet<IfIndex>,
     phase: Phase,
     queue: VecDeque<Work>,
@@ -102,10 +107,13 @@ pub struct Relay {
     counters: Counters,
 }
 
+/// Answers of the routing table.
+pub type Routes = BTreeMap<RouteQuery, Route>;
+
 /// What starts a transaction.
 #[derive(Debug)]
 enum Work {
-    Request(RequestId, Request, Guard, Instant),
+    Request(RequestId, Request, Guard, Routes, Instant),
     Links(Links, Instant),
     Retry(Instant),
 }
@@ -119,8 +127,10 @@ struct Running {
     outputs: Vec<RunningOutput>,
     /// What the data plane holds of it.
     installed: Option<PlaneRule>,
-    /// The group it is joined to.
-    membership: Option<Membership>,
+    /// What is joined and bound for it.
+    claims: Arc<[Claim]>,
+    /// The neighbours that its outputs need.
+    next_hops: BTreeSet<NextHop>,
     problem: Option<Problem>,
     activity: Activity,
 }
@@ -160,7 +170,8 @@ impl Relay {
             table: RuleTable::default(),
             links: Links::default(),
             running: BTreeMap::new(),
-            memberships: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            next_hops: BTreeSet::new(),
             rule_ids: IdPool::default(),
             output_ids: IdPool::default(),
             own: BTreeSet::new(),
@@ -173,10 +184,22 @@ impl Relay {
         }
     }
 
-    /// A client asks for a change; answered by an [`Action::Reply`] with the same id.
-    pub fn handle_request(&mut self, id: RequestId, request: Request, guard: Guard, now: Instant) {
-        self.queue.push_back(Work::Request(id, request, guard, now));
+    /// A client asks for a change; answered by an [`Action::Reply`] with the same id. `routes` has the
+    /// answers to what [`route_queries`] asks for the rules of the request.
+    pub fn handle_request(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        (guard, routes): (Guard, Routes),
+        now: Instant,
+    ) {
+        self.queue.push_back(Work::Request(id, request, guard, routes, now));
         self.next();
+    }
+
+    /// What the rules there are have to ask the routing table.
+    pub fn route_queries(&self) -> BTreeSet<RouteQuery> {
+        self.table.iter().flat_map(|(_, entry)| route_queries(&entry.rule)).collect()
     }
 
     /// The machine's interfaces are these now.
@@ -186,7 +209,7 @@ impl Relay {
     }
 
     /// The results of [`Action::Join`].
-    pub fn handle_joined(&mut self, results: Vec<(Membership, Result<(), Refusal>)>) {
+    pub fn handle_joined(&mut self, results: Vec<(Claim, Result<(), Refusal>)>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Joining(transaction) => self.joined(transaction, results),
             other @ (Phase::Idle | Phase::Applying(..)) => self.phase = other,

@@ -15,11 +15,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Destination, Input, OutputSource};
+use crate::flow::{AddressBlock, Destination, Input, OutputSource};
+use crate::rate::MaxRate;
 use crate::refusal::{Code, Refusal};
 
 /// The most outputs of one rule; the eBPF plane's loop is bounded by it.
 pub const OUTPUTS_MAX: usize = 64;
+/// The most groups, times sources, that one rule joins: each is a system call and some 300 bytes of
+/// the kernel's memory.
+pub const JOINS_MAX: u64 = 16_384;
+/// The most ports of a unicast input.
+pub const PORTS_MAX: u16 = 256;
 
 /// What a rule is addressed by: its name, or the canonical text of its input. The two cannot
 /// collide, since a name has no '@'.
@@ -122,6 +128,8 @@ pub struct Rule {
     pub local: Local,
     /// Whether MCR joins the group.
     pub join: bool,
+    /// The most that it takes.
+    pub max_rate: Option<MaxRate>,
 }
 
 impl Rule {
@@ -174,10 +182,24 @@ impl Rule {
     }
 
     fn check_input(&self) -> Result<(), Refusal> {
-        let Input { sources, addresses, .. } = &self.input;
-        check_address(addresses.first())?;
-        if self.input.is_range() && !addresses.is_single() && !addresses.first().is_multicast() {
-            return Err(invalid("a range of unicast addresses", "name one address"));
+        let Input { sources, addresses, ports, .. } = &self.input;
+        check_block(*addresses)?;
+        if !addresses.first().is_multicast() && ports.size() > PORTS_MAX {
+            return Err(invalid(
+                format!("{} ports of a unicast input", ports.size()),
+                format!("each takes a socket, so {PORTS_MAX} are the most: name the ports in use"),
+            ));
+        }
+        let groups = 1_u64.checked_shl(addresses.host_bits().into()).unwrap_or(u64::MAX);
+        let joins = groups.saturating_mul(sources.len().max(1) as u64);
+        if self.join && addresses.first().is_multicast() && joins > JOINS_MAX {
+            return Err(invalid(
+                format!(
+                    "{addresses} would be {joins} joins, and {JOINS_MAX} are the most of a rule"
+                ),
+                "take a smaller range, or say join = \"no\" where a router or a switch without snooping \
+                 sends the groups anyway",
+            ));
         }
         for source in sources {
             if source.is_ipv4() != addresses.first().is_ipv4() {
@@ -202,7 +224,7 @@ impl Rule {
     fn check_output(&self, output: &Output) -> Result<(), Refusal> {
         let Destination { source, addresses, ports, interface } = &output.to;
         let (from, to) = (self.input.addresses, *addresses);
-        check_address(to.first())?;
+        check_block(to)?;
         if to.first().is_ipv4() != from.first().is_ipv4() {
             return Err(mixed(&from.first(), &to.first()));
         }
@@ -267,6 +289,41 @@ fn check_name(name: &str) -> Result<(), Refusal> {
         format!("{name:?} is not a rule name"),
         "use 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first",
     ))
+}
+
+/// Blocks that are never relayed, in or out, not even in part.
+fn check_block(block: AddressBlock) -> Result<(), Refusal> {
+    if !block.is_single() {
+        let (first, last) = (block.first(), block.last());
+        if !first.is_multicast() && !last.is_multicast() {
+            return Err(invalid(
+                "a range of unicast addresses",
+                "only groups make ranges: name one address",
+            ));
+        }
+        if !first.is_multicast() || !last.is_multicast() {
+            let end = if first.is_ipv4() { "224.0.0.0 to 239.255.255.255" } else { "ff00::/8" };
+            return Err(invalid(
+                format!("{block} runs from {first} to {last}, and groups are {end}"),
+                "take a range that has groups alone",
+            ));
+        }
+        if holds_link_local_groups(block) {
+            return Err(invalid(
+                format!("{block} holds link-local groups, which are never relayed"),
+                "leave out 224.0.0.0/24, and ranges of more than one scope of IPv6 (ff0s::/16, RFC 4291)",
+            ));
+        }
+    }
+    check_address(block.first())
+}
+
+/// A prefix of less than 16 bits has groups of all scopes.
+fn holds_link_local_groups(block: AddressBlock) -> bool {
+    match block.first() {
+        IpAddr::V4(_) => block.contains(IpAddr::V4([224, 0, 0, 0].into())),
+        IpAddr::V6(_) => block.prefix() < 16 || is_link_local_group(block.first()),
+    }
 }
 
 /// Addresses that are never relayed, in or out.

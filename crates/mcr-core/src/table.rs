@@ -8,11 +8,11 @@ mod circle;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::flow::{Input, InterfaceName};
-use crate::link::Links;
+use crate::flow::{AddressBlock, Input, InterfaceName, OutputSource, PortRange};
+use crate::link::{Links, Mac};
 use crate::refusal::{Code, Refusal};
 use crate::rule::{Origin, Rule, RuleKey};
 use crate::wire::ethernet::group_mac;
@@ -49,6 +49,14 @@ pub struct Difference {
 /// An exact flow on an interface.
 type Place = (InterfaceName, IpAddr, u16);
 
+/// Where an output sends to; without an interface the route decides.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    interface: Option<InterfaceName>,
+    addresses: AddressBlock,
+    ports: PortRange,
+}
+
 /// All rules, by key.
 #[derive(Debug, Default)]
 pub struct RuleTable {
@@ -57,10 +65,10 @@ pub struct RuleTable {
     takers: BTreeMap<Place, BTreeSet<RuleKey>>,
     /// Rules whose input is a range.
     ranges: BTreeSet<RuleKey>,
-    /// How many outputs go to each place.
-    destinations: BTreeMap<Place, usize>,
-    /// How many inputs and outputs use a group on an interface.
-    groups: BTreeMap<(InterfaceName, Ipv4Addr), usize>,
+    /// How many outputs go to each target.
+    targets: BTreeMap<Target, usize>,
+    /// How many inputs and outputs use a group, by interface and MAC address.
+    groups: BTreeMap<(InterfaceName, Mac), BTreeMap<IpAddr, usize>>,
 }
 
 impl RuleTable {
@@ -192,11 +200,12 @@ impl RuleTable {
         } else {
             self.takers.entry(place(input)).or_default().insert(key.clone());
         }
-        for destination in destinations(&entry.rule) {
-            *self.destinations.entry(destination).or_default() += 1;
+        for target in targets(&entry.rule) {
+            *self.targets.entry(target).or_default() += 1;
         }
-        for group in groups(&entry.rule) {
-            *self.groups.entry(group).or_default() += 1;
+        for (interface, group) in groups(&entry.rule) {
+            let sharing = self.groups.entry((interface, group_mac(group))).or_default();
+            *sharing.entry(group).or_default() += 1;
         }
         self.rules.insert(key, entry);
     }
@@ -211,11 +220,16 @@ impl RuleTable {
                 self.takers.remove(&place);
             }
         }
-        for destination in destinations(&entry.rule) {
-            release(&mut self.destinations, &destination);
+        for target in targets(&entry.rule) {
+            release(&mut self.targets, &target);
         }
-        for group in groups(&entry.rule) {
-            release(&mut self.groups, &group);
+        for (interface, group) in groups(&entry.rule) {
+            let key = (interface, group_mac(group));
+            let Some(sharing) = self.groups.get_mut(&key) else { continue };
+            release(sharing, &group);
+            if sharing.is_empty() {
+                self.groups.remove(&key);
+            }
         }
         Some(entry)
     }
@@ -240,18 +254,25 @@ impl RuleTable {
         })
     }
 
-    /// Rules that take a packet to this place, whoever sends it.
-    fn takers_of(&self, place: &Place) -> impl Iterator<Item = (&RuleKey, &Rule)> {
-        let (interface, address, port) = place;
-        let exact = self.takers.get(place);
-        let by_range =
-            exact.is_none().then_some(&self.ranges).into_iter().flatten().filter(move |key| {
-                let input = &self.rules[*key].rule.input;
-                input.interface == *interface
-                    && input.addresses.contains(*address)
-                    && input.ports.contains(*port)
-            });
-        exact.into_iter().flatten().chain(by_range).map(|key| (key, &self.rules[key].rule))
+    /// Rules that may take a packet of this output when it comes in again on `interface`.
+    fn takers_of(&self, target: &Target, interface: &InterfaceName) -> Vec<(&RuleKey, &Rule)> {
+        let Target { addresses, ports, .. } = target;
+        let from = (interface.clone(), addresses.first(), 0);
+        let to = (interface.clone(), addresses.last(), u16::MAX);
+        let exact = self.takers.range(from..=to).filter(|((_, _, port), _)| ports.contains(*port));
+        let exact: Vec<&RuleKey> = exact.flat_map(|(_, keys)| keys).collect();
+        // An exact rule wins over a range, unless it takes some sources only.
+        let any = |key: &&RuleKey| self.rules[*key].rule.input.sources.is_empty();
+        let single = addresses.is_single() && ports.is_single();
+        let taken = single && exact.iter().any(any);
+        let ranges = self.ranges.iter().filter(|key| {
+            let input = &self.rules[*key].rule.input;
+            !taken
+                && input.interface == *interface
+                && input.addresses.overlaps(*addresses)
+                && input.ports.overlaps(*ports)
+        });
+        exact.into_iter().chain(ranges).map(|key| (key, &self.rules[key].rule)).collect()
     }
 
     /// What may not be meant, of the rules that a change has made.
@@ -266,21 +287,32 @@ impl RuleTable {
                     rule.input.addresses
                 ));
             }
-            for destination in destinations(rule) {
-                if self.destinations.get(&destination).is_some_and(|count| *count > 1) {
-                    let (interface, address, port) = destination;
+            for target in targets(rule) {
+                if self.targets.get(&target).is_some_and(|count| *count > 1) {
                     warnings.push(format!(
-                        "{key}: another rule sends to {address}:{port}@{interface} too; receivers \
-                         get both streams mixed"
+                        "{key}: another rule sends to {target} too; receivers get both streams mixed"
+                    ));
+                }
+            }
+            for output in &rule.outputs {
+                let to = output.to.addresses.first();
+                if is_ssm(to) && output.to.source == OutputSource::Primary {
+                    warnings.push(format!(
+                        "{key}: {} is source-specific (RFC 4607), and its receivers have joined one \
+                         source: give the output a fixed one (SOURCE@), since the interface's primary \
+                         address may change",
+                        output.to
                     ));
                 }
             }
             for (interface, group) in groups(rule) {
-                if let Some(other) = self.same_mac(&interface, group) {
+                let mac = group_mac(group);
+                let sharing = self.groups.get(&(interface.clone(), mac));
+                if let Some(other) = sharing.and_then(|s| s.keys().find(|other| **other != group)) {
                     warnings.push(format!(
                         "{key}: {group} and {other} share the MAC address {} on {interface}; \
-                         switches and NICs cannot tell them apart (RFC 1112 §6.4)",
-                        MacText(group_mac(group))
+                         switches and NICs cannot tell them apart (RFC 1112 §6.4, RFC 2464 §7)",
+                        MacText(mac)
                     ));
                 }
             }
@@ -290,18 +322,9 @@ impl RuleTable {
         warnings.dedup();
         warnings
     }
-
-    /// 32 groups share a MAC: the high bit of the second octet and the low four of the first.
-    fn same_mac(&self, interface: &InterfaceName, group: Ipv4Addr) -> Option<Ipv4Addr> {
-        let low = group.to_bits() & 0x007f_ffff;
-        (0..32u32)
-            .map(|high| Ipv4Addr::from_bits(0xe000_0000 | high << 23 | low))
-            .filter(|other| *other != group)
-            .find(|other| self.groups.contains_key(&(interface.clone(), *other)))
-    }
 }
 
-struct MacText(crate::link::Mac);
+struct MacText(Mac);
 
 impl std::fmt::Display for MacText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -340,20 +363,29 @@ fn place(input: &Input) -> Place {
     (input.interface.clone(), input.addresses.first(), input.ports.first())
 }
 
-/// Where a rule without ranges sends to.
-fn destinations(rule: &Rule) -> impl Iterator<Item = Place> {
-    rule.outputs.iter().filter_map(|output| {
-        let port = output.to.ports.unwrap_or(rule.input.ports).first();
-        Some((output.to.interface.clone()?, output.to.addresses.first(), port))
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.addresses, self.ports)?;
+        self.interface.as_ref().map_or(Ok(()), |interface| write!(f, "@{interface}"))
+    }
+}
+
+/// Where a rule sends to, in the order of its outputs.
+fn targets(rule: &Rule) -> impl Iterator<Item = Target> {
+    rule.outputs.iter().map(|output| Target {
+        interface: output.to.interface.clone(),
+        addresses: output.to.addresses,
+        ports: output.to.ports.unwrap_or(rule.input.ports),
     })
 }
 
-fn groups(rule: &Rule) -> impl Iterator<Item = (InterfaceName, Ipv4Addr)> {
-    let input = (rule.input.interface.clone(), rule.input.addresses.first());
-    let outputs = destinations(rule).map(|(interface, address, _)| (interface, address));
-    std::iter::once(input).chain(outputs).filter_map(|(interface, address)| match address {
-        IpAddr::V4(group) if group.is_multicast() => Some((interface, group)),
-        IpAddr::V4(_) | IpAddr::V6(_) => None,
+/// The groups that a rule names one by one, with their interfaces.
+fn groups(rule: &Rule) -> impl Iterator<Item = (InterfaceName, IpAddr)> {
+    let input = (Some(&rule.input.interface), rule.input.addresses);
+    let outputs = rule.outputs.iter().map(|o| (o.to.interface.as_ref(), o.to.addresses));
+    std::iter::once(input).chain(outputs).filter_map(|(interface, addresses)| {
+        let group = Some(addresses.first()).filter(|a| a.is_multicast() && addresses.is_single());
+        Some((interface?.clone(), group?))
     })
 }
 

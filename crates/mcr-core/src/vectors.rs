@@ -5,30 +5,40 @@
 //! what goes out byte by byte. All run on one topology, which [`links`] describes:
 //!
 //! ```text
-//!  02:00:00:00:00:0a ── in0  10.0.0.2   02:00:00:00:00:01
-//!                       out0 10.0.1.1   02:00:00:00:00:10
-//!                       out1 10.0.2.1   02:00:00:00:00:11
-//!                       out2 10.0.3.1   02:00:00:00:00:12     MTU 1500 everywhere
+//!  02:00:00:00:00:0a ── in0  10.0.0.2  fd00::2          02:00:00:00:00:01
+//!                       out0 10.0.1.1  fd00:0:0:1::1    02:00:00:00:00:10 ── host 10.0.1.9,
+//!                       out1 10.0.2.1  fd00:0:0:2::1    02:00:00:00:00:11    fd00:0:0:1::9,
+//!                       out2 10.0.3.1  fd00:0:0:3::1    02:00:00:00:00:12    02:00:00:00:00:99
+//!                                                       MTU 1500 everywhere
 //! ```
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
 use crate::action::{OutputId, PlaneChange, PlaneRule, RuleId};
 use crate::api::RuleSpec;
-use crate::link::{IfIndex, Link, LinkKind, Links};
+use crate::link::{IfIndex, Link, LinkKind, Links, Mac, NextHop, Route, RouteQuery};
 use crate::refusal::{Code, Refusal};
 use crate::resolve::resolve;
 
-/// Name, MAC and address of each interface.
-pub const INTERFACES: [(&str, [u8; 6], Ipv4Addr); 4] = [
-    ("in0", [2, 0, 0, 0, 0, 0x01], Ipv4Addr::new(10, 0, 0, 2)),
-    ("out0", [2, 0, 0, 0, 0, 0x10], Ipv4Addr::new(10, 0, 1, 1)),
-    ("out1", [2, 0, 0, 0, 0, 0x11], Ipv4Addr::new(10, 0, 2, 1)),
-    ("out2", [2, 0, 0, 0, 0, 0x12], Ipv4Addr::new(10, 0, 3, 1)),
+/// Name, MAC and addresses of each interface.
+pub const INTERFACES: [(&str, Mac, Ipv4Addr, Ipv6Addr); 4] = [
+    ("in0", [2, 0, 0, 0, 0, 0x01], Ipv4Addr::new(10, 0, 0, 2), v6(0, 2)),
+    ("out0", [2, 0, 0, 0, 0, 0x10], Ipv4Addr::new(10, 0, 1, 1), v6(1, 1)),
+    ("out1", [2, 0, 0, 0, 0, 0x11], Ipv4Addr::new(10, 0, 2, 1), v6(2, 1)),
+    ("out2", [2, 0, 0, 0, 0, 0x12], Ipv4Addr::new(10, 0, 3, 1), v6(3, 1)),
 ];
+/// A host on the network of `out0`.
+pub const HOST_MAC: Mac = [2, 0, 0, 0, 0, 0x99];
+/// Its addresses.
+pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 9);
+/// Likewise.
+pub const HOST_V6: Ipv6Addr = v6(1, 9);
+
+const fn v6(network: u16, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, network, 0, 0, 0, host)
+}
 
 /// One file.
 #[derive(Debug, Clone, Deserialize)]
@@ -103,9 +113,9 @@ impl Vector {
             for output in &mut plane.outputs {
                 output.id = OutputId(change.fresh_outputs.len() as u32);
                 change.fresh_outputs.push(output.id);
-                change.own.extend(output.source.filter(|a| links.is_local((*a).into())));
+                change.own.extend(output.source.filter(|a| links.is_local(*a)));
             }
-            change.inputs.insert(plane.key.interface);
+            change.inputs.insert(plane.take.interface);
             change.install.push(plane);
         }
         Ok(change)
@@ -122,19 +132,33 @@ pub fn bytes(hex: &str) -> Result<Vec<u8>, Refusal> {
 
 /// The topology, with these indexes for [`INTERFACES`].
 pub fn links(indexes: [IfIndex; 4]) -> Links {
-    let link = |((name, mac, address), index): ((&str, [u8; 6], Ipv4Addr), IfIndex)| {
+    let link = |((name, mac, v4, v6), index): ((&str, Mac, Ipv4Addr, Ipv6Addr), IfIndex)| {
         let link = Link {
             index,
             kind: LinkKind::Ethernet,
             up: true,
             carrier: true,
+            no_arp: false,
             mac,
             mtu: 1500,
-            addresses: vec![IpAddr::V4(address)],
+            addresses: [v4.into(), v6.into()].map(|address: IpAddr| address.into()).into(),
             shared: false,
             mc_forwarding: false,
         };
         Some((name.parse().ok()?, link))
     };
-    Links(INTERFACES.into_iter().zip(indexes).filter_map(link).collect::<BTreeMap<_, _>>())
+    let interfaces = INTERFACES.into_iter().zip(indexes).filter_map(link).collect();
+    let [_, out0, ..] = indexes;
+    let host = |address: IpAddr| {
+        let interface = Some(INTERFACES[1].0.parse().ok()?);
+        let via = Route::Via { interface: interface.clone()?, next_hop: address, source: None };
+        Some((RouteQuery { destination: address, interface }, via))
+    };
+    let hosts: [IpAddr; 2] = [HOST_V4.into(), HOST_V6.into()];
+    let neighbour = |address: IpAddr| (NextHop { interface: out0, address }, HOST_MAC);
+    Links {
+        interfaces,
+        routes: hosts.into_iter().filter_map(host).collect(),
+        neighbours: hosts.into_iter().map(neighbour).collect(),
+    }
 }

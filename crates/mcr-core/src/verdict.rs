@@ -11,20 +11,20 @@ pub enum RuleDrop {
     Own = 0,
     /// The kernel's loopback copy of a sender on this host.
     LocalSender = 1,
-    /// A fragment of a larger datagram.
-    Fragment = 2,
+    /// More than the rule's `max_rate`.
+    Rate = 2,
 }
 
 impl RuleDrop {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Own, Self::LocalSender, Self::Fragment];
+    pub const ALL: [Self; 3] = [Self::Own, Self::LocalSender, Self::Rate];
 
     /// The name in JSON, metrics and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Own => "own",
             Self::LocalSender => "local-sender",
-            Self::Fragment => "fragment",
+            Self::Rate => "rate",
         }
     }
 
@@ -38,9 +38,9 @@ impl RuleDrop {
                 "sent by a program on the relay host, whose packets never arrive from the wire: \
                  run the sender elsewhere, or let it send to the output group itself"
             }
-            Self::Fragment => {
-                "fragment of a datagram larger than the MTU, not relayed yet: let the sender use \
-                 datagrams that fit the MTU"
+            Self::Rate => {
+                "more than the max_rate of the rule: find out why the sender sends more, or raise it \
+                 (`mcrctl set NAME --max-rate`)"
             }
         }
     }
@@ -66,11 +66,15 @@ pub enum OutputDrop {
     NoAddress = 6,
     /// The kernel refused the packet for a reason of its own.
     Refused = 7,
+    /// No route leads to the output host.
+    NoRoute = 8,
+    /// The output host, or the router before it, does not answer.
+    NoNeighbour = 9,
 }
 
 impl OutputDrop {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Mtu,
         Self::TtlExpired,
         Self::InterfaceDown,
@@ -79,6 +83,8 @@ impl OutputDrop {
         Self::NoMemory,
         Self::NoAddress,
         Self::Refused,
+        Self::NoRoute,
+        Self::NoNeighbour,
     ];
 
     /// The name in JSON, metrics and tables.
@@ -92,6 +98,8 @@ impl OutputDrop {
             Self::NoMemory => "no-memory",
             Self::NoAddress => "no-address",
             Self::Refused => "refused",
+            Self::NoRoute => "no-route",
+            Self::NoNeighbour => "no-neighbour",
         }
     }
 
@@ -118,13 +126,21 @@ impl OutputDrop {
             }
             Self::NoMemory => "the kernel had no memory for a copy of the packet",
             Self::NoAddress => {
-                "the output interface has no IPv4 address that can be sent from: add one, or give \
+                "the output interface has no address of the family that can be sent from: add one, or give \
                  the output a source (on lo one that is not of this host)"
             }
             Self::Refused => {
                 "the kernel refused to send the packet (neither for want of memory nor of room): \
                  capture it with tcpdump, look for unusual offloads of the input interface \
                  (`ethtool -k`), and report it"
+            }
+            Self::NoRoute => {
+                "no route leads to the output host: `ip route get ADDRESS` says why; a route that \
+                 comes is followed"
+            }
+            Self::NoNeighbour => {
+                "the output host, or the router before it, does not answer ARP or neighbour \
+                 discovery: is it on, and in the right network? `ip neigh show` shows its state"
             }
         }
     }
@@ -137,19 +153,22 @@ impl OutputDrop {
 pub enum Pass {
     /// Multicast UDP that no rule takes.
     NoRule = 0,
-    /// A later fragment, which carries no port.
+    /// A later fragment of a datagram whose first has not been seen.
     Fragment = 1,
     /// Cut short, or lengths that contradict each other.
     Malformed = 2,
     /// Carries a VLAN tag, so it belongs to the VLAN interface.
     Tagged = 3,
-    /// Not multicast UDP over IPv4, or for another host; not counted.
-    NotOurs = 4,
+    /// To the group and port of rules that take other sources.
+    OtherSource = 4,
+    /// Not UDP, for another host, or unicast that no rule takes; not counted.
+    NotOurs = 5,
 }
 
 impl Pass {
     /// The counted reasons, in the order of their numbers.
-    pub const COUNTED: [Self; 4] = [Self::NoRule, Self::Fragment, Self::Malformed, Self::Tagged];
+    pub const COUNTED: [Self; 5] =
+        [Self::NoRule, Self::Fragment, Self::Malformed, Self::Tagged, Self::OtherSource];
 
     /// The name in JSON, metrics and tables.
     pub fn name(self) -> &'static str {
@@ -158,6 +177,7 @@ impl Pass {
             Self::Fragment => "fragment",
             Self::Malformed => "malformed",
             Self::Tagged => "tagged",
+            Self::OtherSource => "other-source",
             Self::NotOurs => "not-ours",
         }
     }
@@ -167,11 +187,16 @@ impl Pass {
         match self {
             Self::NoRule => "multicast UDP to a group and port that no rule takes",
             Self::Fragment => {
-                "later fragment of a datagram; it has no port, so no rule can take it"
+                "later fragment of a datagram whose first fragment has not come in the last 2 seconds: \
+                 it has no port, so no rule can take it"
             }
-            Self::Malformed => "IPv4 whose headers are cut short or contradict each other",
+            Self::Malformed => "IP whose headers are cut short or contradict each other",
             Self::Tagged => "carries a VLAN tag: make the rule on the VLAN interface",
-            Self::NotOurs => "not multicast UDP over IPv4",
+            Self::OtherSource => {
+                "to a group and port of rules with sources, and from none of these: compare with \
+                 `mcrctl list`, and with the sender's address"
+            }
+            Self::NotOurs => "not UDP, for another host, or unicast that no rule takes",
         }
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod ip;
 pub mod ipv4;
+pub mod ipv6;
 pub mod udp;
 
 /// Big-endian 16 bits at `at`; the caller has checked the length.

@@ -15,7 +15,6 @@ use crate::link::Links;
 use crate::packet::PacketOptions;
 use crate::refusal::Refusal;
 use crate::relay::Limits;
-use crate::resolve::refuse_not_yet;
 use crate::rule::{Origin, Rule};
 use crate::table::{Edit, Entry, RuleTable};
 
@@ -183,14 +182,12 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
     Ok(ParsedConfig { rules, places, limits, packet })
 }
 
-/// What rules show wrong together, and what this version does not relay yet. Returns what may not
-/// be meant, or the position of the first rule that does not fit those before it, and why.
+/// What rules show wrong together. Returns what may not be meant, or the position of the first rule that does not fit those before it, and why.
 pub fn check_rules(rules: &[Rule]) -> Result<Vec<String>, (usize, Refusal)> {
     let (mut table, links) = (RuleTable::default(), Links::default());
     let mut all = Vec::with_capacity(rules.len());
     for (position, rule) in rules.iter().enumerate() {
         let blame = |refusal| (position, refusal);
-        refuse_not_yet(rule).map_err(blame)?;
         let entry = Entry { rule: rule.clone(), origin: Origin::File };
         all.extend(table.change(vec![Edit::Add(entry)]).map_err(blame)?);
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::transaction::Transaction;
 use super::{Problem, RETRY, Relay, Running};
 use crate::action::{
-    Action, Membership, OutputCounters, OutputId, PlaneChange, RuleCounters, RuleId,
+    Action, Claim, OutputCounters, OutputId, PlaneChange, PlaneRule, RuleCounters, RuleId,
 };
 use crate::api::Change;
+use crate::link::NextHop;
 use crate::refusal::Refusal;
 use crate::rule::{Origin, RuleKey};
 use crate::table::{Difference, Entry};
@@ -28,12 +29,16 @@ impl Relay {
         for (key, next) in transaction.next {
             old.extend(self.running.remove(&key));
             let mut running = next.running;
-            running.membership = next.plane.as_ref().and(next.membership);
+            running.claims = next.plane.as_ref().map(|_| next.claims).unwrap_or_default();
+            if let (Some(before), Some(after)) = (&running.installed, &next.plane) {
+                self.actions.extend(moved_sources(&key, before, after).map(Action::Note));
+            }
             running.installed = next.plane;
             self.running.insert(key, running);
         }
         self.release_ids(&old);
-        self.settle_memberships(&transaction.joined);
+        self.settle_claims(&transaction.joined);
+        self.settle_next_hops();
 
         let failed = |running: &Running| matches!(running.problem, Some(Problem::Failed(_)));
         let failed = self.running.values().any(failed);
@@ -80,18 +85,27 @@ impl Relay {
         gone.into_iter().for_each(|id| self.output_ids.release(id.0));
     }
 
-    /// Counts who needs which group, and leaves those that nobody needs.
-    fn settle_memberships(&mut self, joined: &[Membership]) {
-        let mut needed: BTreeMap<Membership, usize> = BTreeMap::new();
-        for membership in self.running.values().filter_map(|running| running.membership) {
-            *needed.entry(membership).or_default() += 1;
+    /// Counts who needs what, and leaves what nobody needs.
+    fn settle_claims(&mut self, joined: &[Claim]) {
+        let mut needed: BTreeMap<Claim, usize> = BTreeMap::new();
+        for claim in self.running.values().flat_map(|running| running.claims.iter()) {
+            *needed.entry(*claim).or_default() += 1;
         }
-        let held = self.memberships.keys().chain(joined);
-        let leave: BTreeSet<Membership> =
+        let held = self.claims.keys().chain(joined);
+        let leave: BTreeSet<Claim> =
             held.filter(|held| !needed.contains_key(held)).copied().collect();
-        self.memberships = needed;
+        self.claims = needed;
         if !leave.is_empty() {
             self.actions.push_back(Action::Leave(leave.into_iter().collect()));
+        }
+    }
+
+    fn settle_next_hops(&mut self) {
+        let needed = self.running.values().flat_map(|running| &running.next_hops);
+        let needed: BTreeSet<NextHop> = needed.copied().collect();
+        if needed != self.next_hops {
+            self.actions.push_back(Action::Resolve(needed.clone()));
+            self.next_hops = needed;
         }
     }
 
@@ -144,6 +158,21 @@ impl Relay {
         }
         change
     }
+}
+
+/// An output of the same id that sends from another address than before.
+fn moved_sources(
+    key: &RuleKey,
+    before: &PlaneRule,
+    after: &PlaneRule,
+) -> impl Iterator<Item = String> {
+    let same = |output: &OutputId| after.outputs.iter().find(|after| after.id == *output);
+    before.outputs.iter().filter_map(move |before| {
+        let (was, is) = (before.source?, same(&before.id)?.source?);
+        let to = before.destination;
+        (was != is)
+            .then(|| format!("{key}: what goes to {to} is sent from {is}, and no more from {was}"))
+    })
 }
 
 fn is_runtime(difference: &Difference) -> bool {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::refusal::{Code, Refusal};
-use crate::resolve::refuse_not_yet;
 use crate::rule::{Origin, Rule, RuleKey};
 use crate::table::{Edit, Entry, RuleTable};
 
@@ -50,6 +49,8 @@ pub struct Guard {
     pub generation: Option<u64>,
     /// Only say what would change.
     pub dry_run: bool,
+    /// Take what the machine does not have yet: it waits.
+    pub wait: bool,
 }
 
 impl Request {
@@ -59,6 +60,25 @@ impl Request {
             Self::Steps(_) | Self::Put(..) | Self::Apply { .. } => true,
             Self::Reload(_) | Self::Start { .. } => false,
         }
+    }
+
+    /// The rules that it brings in.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let (some, one): (Vec<&[Rule]>, Option<&Rule>) = match self {
+            Self::Steps(steps) => {
+                let steps = steps.iter().filter_map(|step| match step {
+                    RuleStep::Add(rule) | RuleStep::Replace(_, rule) => {
+                        Some(std::slice::from_ref(rule))
+                    }
+                    RuleStep::Remove(_) => None,
+                });
+                (steps.collect(), None)
+            }
+            Self::Put(_, rule) => (Vec::new(), Some(rule)),
+            Self::Apply { rules, .. } | Self::Reload(rules) => (vec![rules], None),
+            Self::Start { file, runtime } => (vec![file, runtime], None),
+        };
+        some.into_iter().flatten().chain(one)
     }
 
     pub(super) fn edits(self, table: &RuleTable) -> Result<Vec<Edit>, Refusal> {
@@ -90,11 +110,6 @@ impl Request {
                 file.chain(runtime.into_iter().map(add(Origin::Runtime))).collect()
             }
         };
-        for edit in &edits {
-            if let Edit::Add(entry) | Edit::Replace(_, entry) = edit {
-                refuse_not_yet(&entry.rule)?;
-            }
-        }
         Ok(edits)
     }
 }

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use super::{Guard, Problem, Relay, Request, Running, RunningOutput, Work};
 use crate::action::{
-    Action, Membership, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId, RuleId,
+    Action, Claim, OutputId, PlaneChange, PlaneRefusal, PlaneRule, RequestId, RuleId,
 };
 use crate::link::IfIndex;
 use crate::refusal::{Code, Refusal};
-use crate::resolve::{Part, resolve};
+use crate::resolve::{Missing, Part, resolve};
 use crate::rule::{Rule, RuleKey};
 use crate::table::{Difference, Entry};
 
@@ -37,7 +37,7 @@ pub(super) struct Transaction {
     pub(super) next: BTreeMap<RuleKey, Next>,
     pub(super) fresh_rules: Vec<RuleId>,
     pub(super) fresh_outputs: Vec<OutputId>,
-    pub(super) joined: Vec<Membership>,
+    pub(super) joined: Vec<Claim>,
     pub(super) refused: Refused,
 }
 
@@ -67,7 +67,7 @@ impl Transaction {
 pub(super) struct Next {
     pub(super) running: Running,
     pub(super) plane: Option<PlaneRule>,
-    pub(super) membership: Option<Membership>,
+    pub(super) claims: Arc<[Claim]>,
     pub(super) missing: Option<Refusal>,
     pub(super) failed: Option<Refusal>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Next {
 /// What the machine has refused so far, in a tolerant transaction.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    memberships: BTreeMap<Membership, Refusal>,
+    claims: BTreeMap<Claim, Refusal>,
     inputs: BTreeMap<IfIndex, Refusal>,
     /// Not to be blamed on one interface: whatever is to be installed has failed.
     rest: Option<Refusal>,
@@ -85,10 +85,12 @@ impl Refused {
     /// Why the rule cannot run.
     fn reason(&self, next: &Next) -> Option<&Refusal> {
         let plane = next.plane.as_ref()?;
-        let joining = next.membership.and_then(|membership| self.memberships.get(&membership));
+        let claims = next.claims.iter().filter(|_| !self.claims.is_empty());
+        let mut refused = claims.filter_map(|claim| self.claims.get(claim));
         let changes = next.running.installed.as_ref() != Some(plane);
-        joining
-            .or_else(|| self.inputs.get(&plane.key.interface))
+        refused
+            .next()
+            .or_else(|| self.inputs.get(&plane.take.interface))
             .or_else(|| self.rest.as_ref().filter(|_| changes))
     }
 }
@@ -96,7 +98,8 @@ impl Refused {
 impl Relay {
     pub(super) fn begin(&mut self, work: Work) {
         match work {
-            Work::Request(id, request, guard, now) => {
+            Work::Request(id, request, guard, routes, now) => {
+                self.links.routes.extend(routes);
                 if let Err(refusal) = self.begin_request(id, request, guard, now) {
                     self.actions.push_back(Action::Reply(id, Err(refusal)));
                 }
@@ -125,7 +128,8 @@ impl Relay {
         let differences = self.table.change(edits)?;
         let changed: Vec<(RuleKey, Arc<Entry>)> =
             differences.iter().filter_map(|difference| difference.after.clone()).collect();
-        let refused = if strict { self.refuse_missing(&differences) } else { Ok(()) };
+        let missing = strict && !guard.wait;
+        let refused = if missing { self.refuse_missing(&differences) } else { Ok(()) };
         let refused = refused.and_then(|()| self.refuse_too_many());
         if let Err(refusal) = refused {
             self.table.revert(differences);
@@ -166,10 +170,9 @@ impl Relay {
             let next = self.next_of(&entry.rule, old, &mut transaction);
             transaction.next.insert(key, next);
         }
-        let wanted: BTreeSet<Membership> =
-            transaction.next.values().filter_map(|next| next.membership).collect();
-        let joins: Vec<Membership> =
-            wanted.into_iter().filter(|wanted| !self.memberships.contains_key(wanted)).collect();
+        let wanted = transaction.next.values().flat_map(|next| next.claims.iter());
+        let new = wanted.filter(|claim| !self.claims.contains_key(claim)).copied();
+        let joins: Vec<Claim> = new.collect::<BTreeSet<Claim>>().into_iter().collect();
         let transaction = Box::new(transaction);
         if joins.is_empty() {
             self.joined(transaction, Vec::new());
@@ -211,17 +214,22 @@ impl Relay {
                     since: now,
                     outputs: Vec::new(),
                     installed: None,
-                    membership: None,
+                    claims: Arc::default(),
+                    next_hops: BTreeSet::new(),
                     problem: None,
                     activity: super::Activity::default(),
                 }
             }
         };
         running.outputs = outputs;
-        let mut next = Next { running, plane: None, membership: None, missing: None, failed: None };
+        running.next_hops.clear();
+        let claims = Arc::default();
+        let mut next = Next { running, plane: None, claims, missing: None, failed: None };
         if rule.enabled {
             let resolved = resolve(rule, &self.links);
-            next.missing = resolved.missing.into_iter().next().map(|(_, refusal)| refusal);
+            next.missing = resolved.missing.into_iter().next().map(|missing| missing.refusal);
+            next.running.next_hops = resolved.next_hops;
+            next.claims = resolved.claims;
             next.plane = resolved.plane.map(|mut plane| {
                 plane.id = next.running.id;
                 for (output, running) in plane.outputs.iter_mut().zip(&next.running.outputs) {
@@ -230,12 +238,9 @@ impl Relay {
                 plane
             });
             if let Err(circle) = self.table.refuse_circle(&rule.key(), rule, &self.links) {
-                (next.plane, next.missing) = (None, Some(circle));
+                (next.plane, next.claims) = (None, Arc::default());
+                next.missing = Some(circle);
             }
-            next.membership = next.plane.as_ref().filter(|_| rule.join).map(|plane| Membership {
-                interface: plane.key.interface,
-                group: plane.key.address,
-            });
         }
         next
     }
@@ -243,17 +248,17 @@ impl Relay {
     pub(super) fn joined(
         &mut self,
         mut transaction: Box<Transaction>,
-        results: Vec<(Membership, Result<(), Refusal>)>,
+        results: Vec<(Claim, Result<(), Refusal>)>,
     ) {
-        for (membership, result) in results {
+        for (claim, result) in results {
             match result {
-                Ok(()) => transaction.joined.push(membership),
+                Ok(()) => transaction.joined.push(claim),
                 Err(refusal) => {
-                    transaction.refused.memberships.insert(membership, refusal);
+                    transaction.refused.claims.insert(claim, refusal);
                 }
             }
         }
-        let first = transaction.refused.memberships.values().next().cloned();
+        let first = transaction.refused.claims.values().next().cloned();
         match first.filter(|_| transaction.strict) {
             Some(refusal) => self.abort(*transaction, refusal),
             None => self.apply(transaction),
@@ -303,10 +308,10 @@ impl Relay {
         let kept = self.running.values().filter(|running| !replaced.contains(&running.id));
         let kept = kept.filter_map(|running| running.installed.as_ref());
         for plane in kept.chain(transaction.next.values().filter_map(|next| next.plane.as_ref())) {
-            change.inputs.insert(plane.key.interface);
+            change.inputs.insert(plane.take.interface);
             change.own.extend(plane.outputs.iter().filter_map(|output| output.source));
         }
-        change.own.retain(|address| self.links.is_local((*address).into()));
+        change.own.retain(|address| self.links.is_local(*address));
     }
 
     pub(super) fn applied(
@@ -359,7 +364,7 @@ impl Relay {
                 })
             };
             let mut missing = resolve(rule, &self.links).missing.into_iter();
-            if let Some((_, refusal)) = missing.find(|(part, _)| !had(*part)) {
+            if let Some(Missing { refusal, .. }) = missing.find(|m| !m.sought && !had(m.part)) {
                 return Err(refusal.about(format_args!("rule {key}")));
             }
         }

@@ -1,9 +1,11 @@
 //! What the relay shows of itself: rules with their states, and counters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Limits, Problem, Relay, Running, output_counters, rule_counters, wall};
+use crate::action::Claim;
 use crate::api::{Dropped, OutputStats, Rate, RuleList, RuleSpec, RuleStats, RuleView};
 use crate::flow::InterfaceName;
 use crate::link::IfIndex;
@@ -79,10 +81,15 @@ impl Relay {
 
     /// The interfaces that rules receive on, with the groups joined there.
     pub fn inputs(&self) -> impl Iterator<Item = (&InterfaceName, IfIndex, usize)> {
-        self.links.0.iter().filter(|(_, link)| self.inputs.contains(&link.index)).map(
+        self.links.interfaces.iter().filter(|(_, link)| self.inputs.contains(&link.index)).map(
             |(name, link)| {
-                let here = |m: &&crate::action::Membership| m.interface == link.index;
-                (name, link.index, self.memberships.keys().filter(here).count())
+                let groups = self.claims.keys().filter_map(|claim| match claim {
+                    Claim::Group(membership) => Some(membership),
+                    Claim::Port(_) => None,
+                });
+                let here = groups.filter(|membership| membership.interface == link.index);
+                let groups: BTreeSet<IpAddr> = here.map(|membership| membership.group).collect();
+                (name, link.index, groups.len())
             },
         )
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{RuleTable, destinations};
+use super::{RuleTable, targets};
 use crate::flow::OutputSource;
 use crate::link::Links;
 use crate::refusal::{Code, Refusal};
@@ -24,12 +24,13 @@ impl RuleTable {
         let mut seen = BTreeSet::new();
         let mut paths = vec![(rule, vec![start.to_string()])];
         while let Some((rule, path)) = paths.pop() {
-            let places = destinations(rule)
-                .zip(rule.outputs.iter().filter(|output| output.to.interface.is_some()));
-            for (place, _) in places.filter(|(_, output)| !recognised(output, links)) {
-                for (key, next) in self.takers_of(&place) {
+            let outputs = targets(rule).zip(&rule.outputs);
+            for (target, _) in outputs.filter(|(_, output)| !recognised(output, links)) {
+                // Where the route decides, it leads to another host, or nowhere.
+                let Some(interface) = &target.interface else { continue };
+                for (key, next) in self.takers_of(&target, interface) {
                     let mut path = path.clone();
-                    path.push(format!("{}:{}@{}", place.1, place.2, place.0));
+                    path.push(target.to_string());
                     path.push(key.to_string());
                     if key == start {
                         return Err(circle(start, &path));
@@ -50,7 +51,7 @@ fn recognised(output: &Output, links: &Links) -> bool {
     match output.to.source {
         OutputSource::Primary => !through_loopback,
         OutputSource::Address(address) | OutputSource::AddressAndPort(address, _) => {
-            !through_loopback && (links.0.is_empty() || links.is_local(address))
+            !through_loopback && (links.interfaces.is_empty() || links.is_local(address))
         }
         OutputSource::Keep => false,
     }

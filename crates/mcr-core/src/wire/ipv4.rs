@@ -8,13 +8,14 @@
 use std::net::Ipv4Addr;
 
 use super::be16;
+use super::ip::{Fragment, Ip, Version};
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
-/// Protocol number of UDP.
-pub const PROTOCOL_UDP: u8 = 17;
 /// Offset of the TOS byte (DSCP and ECN, RFC 2474 and RFC 3168).
 pub const TOS: usize = 1;
+/// Offset of the identification.
+pub const ID: usize = 4;
 /// Offset of the time to live.
 pub const TTL: usize = 8;
 /// Offset of the header checksum.
@@ -24,67 +25,25 @@ pub const SOURCE: usize = 12;
 /// Offset of the destination address.
 pub const DESTINATION: usize = 16;
 
-/// A checked header: its lengths agree with each other and with the bytes there are.
-#[derive(Debug, Clone, Copy)]
-pub struct Ipv4<'a> {
-    packet: &'a [u8],
-    header_len: usize,
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+
+pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
+    if packet.len() < HEADER_LEN {
+        return None;
+    }
+    let header_len = usize::from(packet[0] & 0xf) * 4;
+    let total_len = usize::from(be16(packet, 2));
+    if header_len < HEADER_LEN || total_len < header_len {
+        return None;
+    }
+    let packet = packet.get(..total_len)?;
+    let bits = be16(packet, 6);
+    let part = Fragment { first: bits & OFFSET == 0, id: be16(packet, ID).into(), id_at: ID };
+    let fragment = (bits & (MORE_FRAGMENTS | OFFSET) != 0).then_some(part);
+    Some(Ip { packet, version: Version::V4, header_len, protocol: packet[9], fragment })
 }
 
-impl<'a> Ipv4<'a> {
-    /// `None` when the header is cut short, has another version, or its lengths contradict.
-    pub fn parse(packet: &'a [u8]) -> Option<Self> {
-        if packet.len() < HEADER_LEN || packet[0] >> 4 != 4 {
-            return None;
-        }
-        let header_len = usize::from(packet[0] & 0xf) * 4;
-        let total_len = usize::from(be16(packet, 2));
-        let whole =
-            header_len >= HEADER_LEN && total_len >= header_len && packet.len() >= total_len;
-        whole.then(|| Self { packet: &packet[..total_len], header_len })
-    }
-
-    /// Bytes of the header with its options, 20 to 60.
-    pub fn header_len(&self) -> usize {
-        self.header_len
-    }
-
-    /// What follows the header, without padding of the link.
-    pub fn payload(&self) -> &'a [u8] {
-        &self.packet[self.header_len..]
-    }
-
-    /// The protocol of the payload.
-    pub fn protocol(&self) -> u8 {
-        self.packet[9]
-    }
-
-    /// Whether this is a fragment other than the first.
-    pub fn is_later_fragment(&self) -> bool {
-        be16(self.packet, 6) & 0x1fff != 0
-    }
-
-    /// Whether more fragments follow.
-    pub fn has_more_fragments(&self) -> bool {
-        be16(self.packet, 6) & 0x2000 != 0
-    }
-
-    /// Time to live.
-    pub fn ttl(&self) -> u8 {
-        self.packet[TTL]
-    }
-
-    /// Source address.
-    pub fn source(&self) -> Ipv4Addr {
-        address(self.packet, SOURCE)
-    }
-
-    /// Destination address.
-    pub fn destination(&self) -> Ipv4Addr {
-        address(self.packet, DESTINATION)
-    }
-}
-
-fn address(packet: &[u8], at: usize) -> Ipv4Addr {
+pub(super) fn address(packet: &[u8], at: usize) -> Ipv4Addr {
     Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
 }

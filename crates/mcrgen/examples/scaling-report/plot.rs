@@ -18,7 +18,8 @@ pub(crate) fn loss(rows: &[Row]) -> Result<String> {
 /// Packets a second that arrived, in thousands: what is left of the load when the relay has taken its
 /// share of the CPUs and lost what it loses. The bare path is the top.
 pub(crate) fn rate(rows: &[Row]) -> Result<String> {
-    let lines = lines(rows.iter(), |row| row.median(|repeat| Some(repeat.run.delivered_rate() / 1000.0)));
+    let lines =
+        lines(rows.iter(), |row| row.median(|repeat| Some(repeat.run.delivered_rate() / 1000.0)));
     let top = highest(&lines).max(1.0);
     draw("Packets a second that arrived (thousands), median of the runs", &lines, 0.0..top * 1.4)
 }
