@@ -59,15 +59,14 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// `struct ifreq` with `ifr_mtu`.
-#[repr(C)]
-struct MtuRequest {
+/// `struct ifreq`; what is in its union depends on the request.
+#[repr(C, align(8))]
+struct InterfaceRequest {
     name: [u8; libc::IFNAMSIZ],
-    mtu: libc::c_int,
-    rest: [u8; 20],
+    answer: [u8; 24],
 }
 
-const _: () = assert!(size_of::<MtuRequest>() == size_of::<libc::ifreq>());
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
 
 /// What `BPF_OBJ_GET` reads of `union bpf_attr`.
 #[repr(C)]
@@ -208,15 +207,27 @@ fn done(result: libc::c_long) -> io::Result<libc::c_long> {
 
 /// The MTU of an interface (`SIOCGIFMTU`, netdevice(7)).
 pub(crate) fn mtu(name: &str) -> io::Result<u32> {
+    let [a, b, c, d, ..] = interface_request(name, libc::SIOCGIFMTU)?;
+    Ok(i32::from_ne_bytes([a, b, c, d]).unsigned_abs())
+}
+
+/// The link type of an interface: its `ARPHRD_*` number (`SIOCGIFHWADDR`, netdevice(7)).
+pub(crate) fn link_type(name: &str) -> io::Result<u16> {
+    let [a, b, ..] = interface_request(name, libc::SIOCGIFHWADDR)?;
+    Ok(u16::from_ne_bytes([a, b]))
+}
+
+/// What the kernel answers to an ioctl(2) about an interface.
+fn interface_request(name: &str, request: libc::Ioctl) -> io::Result<[u8; 24]> {
     let family = rustix::net::AddressFamily::INET;
     let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None)?;
-    let mut request = MtuRequest { name: [0; libc::IFNAMSIZ], mtu: 0, rest: [0; 20] };
-    let room = request.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
+    let mut about = InterfaceRequest { name: [0; libc::IFNAMSIZ], answer: [0; 24] };
+    let room = about.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
     room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
     // SAFETY: the kernel reads and writes a `struct ifreq` at the address, which is that large.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut about) };
     done(result.into())?;
-    Ok(request.mtu.unsigned_abs())
+    Ok(about.answer)
 }
 
 /// Raises the limit of open files to the hard limit: every 20 groups take a socket.
