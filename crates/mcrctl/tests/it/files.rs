@@ -135,7 +135,12 @@ fn settings_of_mcrd_in_an_applied_file_are_a_warning() {
 
 #[test]
 fn what_is_saved_passes_the_check_and_applies_as_the_same_rules() {
-    let fake = Fake::with_rules(two_rules(), change(&[], &[], &[]));
+    let mut list = two_rules();
+    let rule = &mut list["rules"][1]["rule"];
+    rule["input"] = json!("232.1.1.2:5000@eth0");
+    rule["sources"] = json!(["10.0.0.1", "10.0.0.2"]);
+    rule["max_rate"] = json!("20mbit");
+    let fake = Fake::with_rules(list.clone(), change(&[], &[], &[]));
     let file = fake.folder.path().join("saved.toml");
     let ran = fake.run(&format!("save --to {}", file.display()));
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
@@ -145,7 +150,6 @@ fn what_is_saved_passes_the_check_and_applies_as_the_same_rules() {
 
     assert_eq!(fake.run(&format!("apply {}", file.display())).code, Some(0));
     let applied = fake.asked().last().unwrap().body["rules"].clone();
-    let list = two_rules();
     let saved: Vec<&Value> =
         list["rules"].as_array().unwrap().iter().map(|view| &view["rule"]).collect();
     assert_eq!(applied.as_array().unwrap().iter().collect::<Vec<_>>(), saved);
