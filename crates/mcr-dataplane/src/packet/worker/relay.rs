@@ -1,5 +1,8 @@
 //! What a worker does with a frame: decides, counts, and queues what is to be sent of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
