@@ -186,11 +186,11 @@ pub(crate) fn name_of(index: IfIndex) -> Result<String, Refusal> {
 /// Whether an interface carries IP packets without a header of the link.
 pub(crate) fn is_bare(index: IfIndex) -> Result<bool, Refusal> {
     let name = name_of(index)?;
-    let number = crate::sys::link_type(&name).map_err(|error| {
+    let kind = crate::sys::link_kind(&name).map_err(|error| {
         let message = format!("interface {name} does not tell its link type: {error}");
         Refusal::new(Code::Machine, message, "is it still there?")
     })?;
-    Ok(LinkKind::from_arphrd(number) == LinkKind::Bare)
+    Ok(kind == LinkKind::Bare)
 }
 
 /// Packets that each interface has dropped on sending: those of the device, from `/proc/net/dev`,
