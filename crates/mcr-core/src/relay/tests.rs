@@ -7,15 +7,23 @@ use crate::api::{Change, RuleSpec};
 use crate::refusal::Code;
 use crate::rule::{Local, Origin, Rule};
 use crate::verdict::OutputDrop;
-use world::{RefusePlane, World, link};
+use world::{RefusePlane, World, address, ip, link};
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Rule {
     let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
     let name = (!name.is_empty()).then(|| name.into());
-    let (comment, local, join, sources) = (None, None, None, Vec::new());
-    RuleSpec { name, comment, input: input.into(), sources, outputs, enabled: true, local, join }
-        .check()
-        .unwrap()
+    let spec = RuleSpec {
+        name,
+        comment: None,
+        input: input.into(),
+        sources: Vec::new(),
+        outputs,
+        enabled: true,
+        local: None,
+        join: None,
+        max_rate: None,
+    };
+    spec.check().unwrap()
 }
 
 /// From 239.1.1.`n` on eth0 to 225.1.1.`n` on eth1.
@@ -174,7 +182,7 @@ fn a_dry_run_says_what_would_change_and_a_stale_request_is_refused() {
     let missing = rule("c", "239.1.1.3:1@eth9", &["225.1.1.1@eth1"]);
     assert_eq!(world.guarded(put(missing), dry).unwrap_err().code, Code::Machine);
 
-    let at = |generation| Guard { generation: Some(generation), dry_run: false };
+    let at = |generation| Guard { generation: Some(generation), ..Guard::default() };
     assert_eq!(world.guarded(put(plain("b", 2)), at(7)).unwrap_err().code, Code::Stale);
     assert_eq!(world.guarded(put(plain("b", 2)), at(8)).unwrap().generation, 9);
 }
@@ -182,7 +190,7 @@ fn a_dry_run_says_what_would_change_and_a_stale_request_is_refused() {
 #[test]
 fn requests_that_come_during_a_change_wait_for_their_turn() {
     let mut world = World::new();
-    let stale = Guard { generation: Some(7), dry_run: false };
+    let stale = Guard { generation: Some(7), ..Guard::default() };
     let asked = [
         world.ask(put(plain("a", 1)), stale),
         world.ask(put(plain("b", 2)), stale),
@@ -281,11 +289,8 @@ fn a_rule_waits_for_its_interfaces_and_follows_them() {
     assert_eq!((world.state("a"), world.ids("a")), ("idle".into(), ids));
 
     let eth1 = "eth1".parse().unwrap();
-    world
-        .link(|links| links.get_mut(&eth1).unwrap().addresses = vec!["10.1.0.77".parse().unwrap()]);
-    assert!(
-        world.own.contains(&[10, 1, 0, 77].into()) && !world.own.contains(&[10, 1, 0, 9].into())
-    );
+    world.link(|links| links.get_mut(&eth1).unwrap().addresses = vec![address("10.1.0.77")]);
+    assert!(world.own.contains(&ip("10.1.0.77")) && !world.own.contains(&ip("10.1.0.9")));
     assert_eq!(world.changes()[0].install.len(), 2);
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
     let [Action::Apply(change)] = &world.did[..] else { panic!("{:?}", world.did) };
@@ -362,7 +367,7 @@ fn own_addresses_are_those_of_this_host_that_an_output_sends_from() {
     world.steps(vec![remove("r1")]).unwrap();
     assert_eq!(own(&world), ["10.1.0.9"]);
     let eth2 = "eth2".parse().unwrap();
-    let foreign = "10.77.0.1".parse().unwrap();
+    let foreign = address("10.77.0.1");
     world.link(|links| links.get_mut(&eth2).unwrap().addresses.push(foreign));
     assert_eq!(own(&world), ["10.1.0.9", "10.77.0.1"]);
     assert!(world.changes()[0].is_empty());
@@ -409,7 +414,7 @@ fn links_that_a_refused_change_has_missed_are_followed_at_the_retry() {
     world.add(plain("a", 1));
     world.refuse_plane = RefusePlane::Times(2);
     let eth1 = "eth1".parse().unwrap();
-    world.links.0.get_mut(&eth1).unwrap().index = IfIndex(33);
+    world.links.interfaces.get_mut(&eth1).unwrap().index = IfIndex(33);
     world.relay.handle_links(world.links.clone(), world.now);
     while let Some(Action::Apply(change)) = world.relay.poll_action() {
         let result = world.apply(change);

@@ -13,6 +13,7 @@ fn rule(input: &str, outputs: &[&str]) -> Rule {
         enabled: true,
         local: Local::Auto,
         join: true,
+        max_rate: None,
     }
 }
 

@@ -7,10 +7,17 @@ use crate::link::{IfIndex, Link, LinkKind};
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Entry {
     let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
     let name = (!name.is_empty()).then(|| name.into());
-    let (comment, local, join) = (None, None, None);
-    let (sources, enabled) = (Vec::new(), true);
-    let spec =
-        RuleSpec { name, comment, input: input.into(), sources, outputs, enabled, local, join };
+    let spec = RuleSpec {
+        name,
+        comment: None,
+        input: input.into(),
+        sources: Vec::new(),
+        outputs,
+        enabled: true,
+        local: None,
+        join: None,
+        max_rate: None,
+    };
     Entry { rule: spec.check().unwrap(), origin: Origin::Runtime }
 }
 
@@ -29,9 +36,10 @@ fn links(mtu_of_eth1: u32) -> Links {
         kind: LinkKind::Ethernet,
         up: true,
         carrier: true,
+        no_arp: false,
         mac: [0; 6],
         mtu,
-        addresses: vec![address.parse().unwrap()],
+        addresses: vec![address.parse::<IpAddr>().unwrap().into()],
         shared: false,
         mc_forwarding: false,
     };
@@ -41,7 +49,8 @@ fn links(mtu_of_eth1: u32) -> Links {
         ("eth0", link(2, "10.0.0.9", 1500)),
         ("eth1", link(3, "10.1.0.9", mtu_of_eth1)),
     ];
-    Links(links.into_iter().map(|(name, link)| (name.parse().unwrap(), link)).collect())
+    let interfaces = links.into_iter().map(|(name, link)| (name.parse().unwrap(), link)).collect();
+    Links { interfaces, ..Links::default() }
 }
 
 fn table(entries: &[Entry]) -> RuleTable {

@@ -118,7 +118,7 @@ proptest! {
                     let wanted = after(&model, &request);
                     let calm = world.refuse_group.is_none() && world.refuse_plane == RefusePlane::Nothing;
                     let strict = request.is_strict();
-                    let reply = world.guarded(request, Guard { generation: None, dry_run });
+                    let reply = world.guarded(request, Guard { dry_run, ..Guard::default() });
                     let missing = |wanted: &Model| wanted.iter().any(|(key, now)| {
                         let changed = model.get(key) != Some(now);
                         changed && now.0.enabled && !resolve(&now.0, &world.links).missing.is_empty()
@@ -130,7 +130,7 @@ proptest! {
                     });
                     let new = |wanted: &Model| wanted.values().any(|(now, _)| {
                         let mut missing = resolve(now, &world.links).missing.into_iter();
-                        now.enabled && missing.any(|(part, _)| !had(now, part))
+                        now.enabled && missing.any(|m| !m.sought && !had(now, m.part))
                     });
                     match (reply, wanted) {
                         (Ok(change), Some(wanted)) => {
@@ -153,7 +153,7 @@ proptest! {
                         1 => there.index.0 += 10,
                         2 => there.up = !there.up,
                         3 => there.addresses.clear(),
-                        _ => there.addresses = vec![[10, n as u8, 0, 9].into()],
+                        _ => there.addresses = vec![IpAddr::from([10, n as u8, 0, 9]).into()],
                     }
                 }),
                 Event::Refuse(group, plane) => {
