@@ -103,7 +103,7 @@ impl World {
 
     /// What the routing table says: hosts of a network are reached by the interface that has an
     /// address there.
-    fn answers(&self, queries: impl Iterator<Item = RouteQuery>) -> Routes {
+    pub(super) fn answers(&self, queries: impl Iterator<Item = RouteQuery>) -> Routes {
         let answer = |query: RouteQuery| {
             let RouteQuery { destination, interface } = &query;
             let on = |(name, link): &(&InterfaceName, &Link)| {
