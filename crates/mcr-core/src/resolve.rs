@@ -149,14 +149,17 @@ fn to_stack(local: Local, input: &Link) -> ToStack {
 fn claims(rule: &Rule, link: &Link) -> Arc<[Claim]> {
     let Input { addresses, ports, sources, .. } = &rule.input;
     let interface = link.index;
+    if addresses.first().is_multicast() && !rule.join {
+        return Arc::default();
+    }
     if addresses.first().is_multicast() {
         let from: Vec<Option<IpAddr>> = match &sources[..] {
             [] => vec![None],
             sources => sources.iter().copied().map(Some).collect(),
         };
-        let groups = addresses.iter().filter(|_| rule.join);
         let each = |group| from.iter().map(move |source| (group, *source));
-        return groups
+        return addresses
+            .iter()
             .flat_map(each)
             .map(|(group, source)| Claim::Group(Membership { interface, group, source }))
             .collect();
