@@ -90,3 +90,14 @@ impl Drop for Background {
         }
     }
 }
+
+/// A running `tcpdump` that ends by itself when it has what it wants.
+pub(crate) struct Capture(pub(crate) Background);
+
+impl Capture {
+    /// Its text, once it has all.
+    pub(crate) fn text(mut self) -> String {
+        let output = self.0.0.take().unwrap().wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
