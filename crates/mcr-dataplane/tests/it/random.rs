@@ -22,7 +22,7 @@ use mcr_core::wire::checksum;
 use mcr_dataplane::bpf::Attach;
 use socket2::Socket;
 
-use crate::namespace::{Namespace, frames_until, run, wait_for};
+use crate::namespace::{Namespace, frames_there, frames_until, run, wait_for};
 use crate::plane::{Kind, TestPlane};
 
 const FRAMES: u32 = 400;
@@ -106,7 +106,10 @@ fn all(namespace: &Namespace, kind: Kind, seed: u64) {
     let mut plane = TestPlane::open(kind);
     plane.apply(&change).unwrap();
     let far = namespace.far_end("in0");
-    let taps = OUTPUTS.map(|name| namespace.tap(&format!("{name}p")));
+    let taps = OUTPUTS.map(|name| {
+        let name = format!("{name}p");
+        (namespace.tap(&name), namespace.tap_v6(&name))
+    });
     let mut maker = Maker { random: Random(seed), number: 0, begun: Vec::new() };
     let mut model = Model::new(namespace, &change);
     let mut kinds = BTreeMap::<&str, u32>::new();
@@ -118,9 +121,9 @@ fn all(namespace: &Namespace, kind: Kind, seed: u64) {
         far.send(&sent).unwrap();
         far.send(&last).unwrap();
         model.frame(&last, kind);
-        for ((tap, name), expected) in taps.iter().zip(OUTPUTS).zip(expected) {
+        for ((taps, name), expected) in taps.iter().zip(OUTPUTS).zip(expected) {
             let about = format!("seed {seed}, frame {number}, {said}, {name}: {sent:02x?}");
-            model.compare(&ours(tap), &expected, &about);
+            model.compare(&ours(taps), &expected, &about);
         }
     }
     // The generator makes something of everything.
@@ -129,6 +132,8 @@ fn all(namespace: &Namespace, kind: Kind, seed: u64) {
         assert!(kinds.contains_key(name), "no frame is {name}: {kinds:?}");
     }
     counters_agree(&mut plane, &model, kind);
+    let different: BTreeSet<_> = model.identifications.values().collect();
+    assert_eq!(different.len(), model.identifications.len(), "two datagrams have one number");
 }
 
 fn counters_agree(plane: &mut TestPlane, model: &Model, kind: Kind) {
@@ -252,7 +257,7 @@ impl Model {
                     let known = *self.identifications.entry(shall).or_insert(is);
                     assert_eq!(is, known, "{about}: the parts of a datagram");
                 }
-                _ => panic!("{about}: {is:?}, {shall:?}"),
+                (is, shall) => panic!("{about}: {is:?}, {shall:?}"),
             }
         }
     }
@@ -327,14 +332,12 @@ fn anonymous(frame: &[u8]) -> (Vec<u8>, Id) {
 }
 
 /// What has come by an output, without what the kernel itself says there (IGMP, MLD, discovery).
-fn ours(tap: &Socket) -> Vec<Vec<u8>> {
+fn ours((v4, v6): &(Socket, Socket)) -> Vec<Vec<u8>> {
     let last = |frame: &[u8]| frame.len() >= 34 && frame[30..34] == LAST[1];
-    let mut frames = frames_until(tap, last);
-    frames.retain(|frame| match frame[12..14] {
-        [8, 0] => frame.get(23) != Some(&2),
-        [0x86, 0xdd] => frame[20] != 58 && !(frame[20] == 0 && frame[54] == 58),
-        _ => false,
-    });
+    let mut frames = frames_until(v4, last);
+    frames.retain(|frame| frame[23] != 2);
+    let is_icmp = |frame: &Vec<u8>| frame[20] == 58 || frame[20] == 0 && frame[54] == 58;
+    frames.extend(frames_there(v6).into_iter().filter(|frame| !is_icmp(frame)));
     frames
 }
 
