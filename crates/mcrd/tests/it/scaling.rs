@@ -60,7 +60,7 @@ fn settings_that_cannot_be_are_refused() {
 fn the_help_names_every_setting() {
     let output = run(script(&["--help"]).stdin(Stdio::null()));
     let help = String::from_utf8(output.stdout).unwrap();
-    let source = fs::read_to_string(path("tests/performance/multi_stream_scaling.sh")).unwrap();
+    let source = fs::read_to_string(path("tests/performance/settings.sh")).unwrap();
     let settings = source.lines().filter_map(|line| {
         let (name, value) = line.trim().split_once('=')?;
         value.starts_with(&format!("${{{name}-")).then_some(name)
