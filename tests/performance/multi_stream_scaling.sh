@@ -2,6 +2,8 @@
 # The multi-stream scaling test: MCR's planes and socat relay the same streams, in turns, on the
 # same machine; what arrives is counted by a receiver in a network namespace of its own.
 set -euo pipefail
+# Bash writes the time with the decimal point of the locale.
+export LC_ALL=C
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
 . "$root/tests/performance/settings.sh"
@@ -23,9 +25,49 @@ clean_up() {
     trap '' INT TERM HUP
     [ "$code" -eq 0 ] || [ -z "$doing" ] ||
         echo "multi_stream_scaling: $doing: a step failed; its log is $doing_log" >&2
+    end_job
     lab_down
-    exit "$code"
+    # What a step failed with is its own code.
+    case $code in
+    0 | 143) exit "$code" ;;
+    *) exit 1 ;;
+    esac
 }
+
+# run_job SECONDS WHAT LOG COMMAND...: runs a command that may take long and start others: in the
+# background, so that a signal gets through, and as a session of its own, by which end_job finds all.
+# What it leaves running is ended by lab_down.
+run_job() {
+    local seconds=$1 what=$2 file=$3 pid code=0
+    shift 3
+    setsid setpriv --pdeathsig TERM "$@" </dev/null >>"$file" 2>&1 &
+    job=$!
+    lab_pids[$job]=$(lab_started "$job" || echo ended)
+    lab_ended "$seconds" "$job" || fail "$what: not done after $seconds seconds" "$file"
+    lab_wait 1 "$job" || code=$?
+    for pid in $(session "$job"); do
+        lab_pids[$pid]=$(lab_started "$pid" || echo ended)
+    done
+    job=
+    [ "$code" -eq 0 ] || fail "$what: exit code $code" "$file"
+}
+
+# Ends the job that is not done, and after 10 seconds at once.
+end_job() {
+    local signal=TERM end=$((SECONDS + 10)) pids
+    [ -n "$job" ] || return 0
+    while mapfile -t pids < <(session "$job") && [ ${#pids[@]} -gt 0 ]; do
+        kill "-$signal" "${pids[@]}" 2>/dev/null || true
+        [ $SECONDS -lt $end ] || signal=KILL
+        [ $SECONDS -lt $((end + 10)) ] || break
+        lab_pause 0.1
+    done
+    job=
+}
+
+# session ID: those of it that have not ended, and the process of this id, which may be about to
+# make it.
+session() { ps -eo pid=,sid=,stat= | awk -v id="$1" '($1 == id || $2 == id) && $3 !~ /^Z/ { print $1 }'; }
 
 # check_time: the run as a whole has its deadline too.
 check_time() {
@@ -53,14 +95,16 @@ run() {
     out=$log/$streams-streams-$rate-per-s/$relay-$repeat
     mkdir -p "$out"
     relay_pids=() sink_pids=() sender_pids=()
+    # Seconds in which a sender for each stream can be started, so that all begin at one moment.
+    lead=0
+    [ "$SENDERS" = 1 ] || lead=$((1 + streams / 50))
     step "making the namespaces" "$out/lab.log"
     lab_up 2>"$out/lab.log"
-    if [ -n "$LAB_COMMAND" ]; then
-        LAB=$lab_name bash -c "$LAB_COMMAND" >"$out/lab.log" 2>&1 || fail "LAB_COMMAND failed" "$out/lab.log"
-    fi
+    [ -z "$LAB_COMMAND" ] || LAB=$lab_name run_job 60 LAB_COMMAND "$out/lab.log" bash -c "$LAB_COMMAND"
     step "$relay with $streams streams" "$out"
 
-    slab=$(slab) begin=$EPOCHREALTIME started=$begin configured=$streams
+    slab=$(steady_slab)
+    begin=$EPOCHREALTIME started=$begin configured=$streams
     local file=mcrd.log
     case $relay in
     ebpf | packet)
@@ -78,7 +122,7 @@ run() {
         ;;
     bare) configured_at=$begin ;;
     esac
-    slab=$(($(slab) - slab))
+    slab=$(($(steady_slab) - slab))
     [ "$configured" -eq "$streams" ] || fail "$relay relays $configured of $streams streams" "$out/$file"
     buffers >"$out/buffers.json"
 
@@ -87,17 +131,20 @@ run() {
     *) start_sink sink veth3 ;;
     esac
     all_drops >"$out/drops-before"
-    local system process
-    process=$(process_cpu "${relay_pids[@]}") system=$(system_cpu)
+    local system process others since
+    process=$(process_cpu "${relay_pids[@]}") others=$(others_cpu) since=$EPOCHREALTIME system=$(system_cpu)
     start_senders
     # Time to send, and as long again as a machine needs that can do 10,000 packets a second.
-    local patience=$((60 + PER_STREAM_PACKETS / rate + streams * PER_STREAM_PACKETS / 10000))
+    local patience=$((60 + lead + PER_STREAM_PACKETS / rate + streams * PER_STREAM_PACKETS / 10000))
     await_load "$patience" sender "$out/senders.log" "${sender_pids[@]}"
     case $SINK in
     mcrgen) await_load 60 sink "$out/sink.log" "${sink_pids[@]}" ;;
     socat) finish_socat_sink ;;
     esac
-    system=$(($(system_cpu) - system)) process=$(($(process_cpu "${relay_pids[@]}") - process))
+    system=$(($(system_cpu) - system)) others=$(($(others_cpu) - others))
+    others=$(awk -v used="$others" -v since="$since" -v now="$EPOCHREALTIME" -v cpus="$(nproc --all)" '
+        BEGIN { print (used > 0 ? used : 0) / ((now - since) * cpus * 1e4) }')
+    process=$(($(process_cpu "${relay_pids[@]}") - process))
     [ -s "$out/received.json" ] || fail "the sink has not reported" "$out/sink.log"
     all_drops >"$out/drops-after"
     record >"$out/run.json" 2>"$out/record.log" || fail "the run could not be recorded" "$out/record.log"
@@ -113,7 +160,7 @@ record() {
         --argjson streams "$streams" --argjson rate "$rate" --argjson per_stream "$PER_STREAM_PACKETS" \
         --slurpfile sent <(cat "$out"/sent-*.json) --slurpfile received "$out/received.json" \
         --argjson configured "$configured" --argjson slab "$slab" --slurpfile buffers "$out/buffers.json" \
-        --argjson relay_cpu "$process" --argjson system_cpu "$system" --argjson rss "$rss" --argjson pss "$pss" \
+        --argjson relay_cpu "$process" --argjson system_cpu "$system" --argjson others "$others" --argjson rss "$rss" --argjson pss "$pss" \
         --argjson processes ${#relay_pids[@]} --argjson living "$(living "${relay_pids[@]}")" \
         --argjson sockets "$(sockets_of "${relay_pids[@]}")" \
         --argjson begin "$begin" --argjson started "$started" --argjson configured_at "$configured_at" \
@@ -134,12 +181,13 @@ show_run() {
 
 # supervise ARGUMENT...: the test itself is a process of its own, so that a signal gets through at any
 # moment (bash drops a SIGINT that comes while a command runs which is not ended by it), and so that
-# the test cleans up even when this process is killed.
+# the test cleans up even when this process is killed. It is a session of its own: the SIGINT of a
+# terminal would end relay and sink before the test knows why.
 supervise() {
     local code=0 ended body
     trap 'code=130; kill -TERM "$body" 2>/dev/null' INT
     trap 'code=143; kill -TERM "$body" 2>/dev/null' TERM HUP
-    scaling_owner=$$ setpriv --pdeathsig TERM "$root/tests/performance/multi_stream_scaling.sh" "$@" &
+    scaling_owner=$$ setsid setpriv --pdeathsig TERM "$root/tests/performance/multi_stream_scaling.sh" "$@" &
     body=$!
     while :; do
         ended=0
@@ -147,30 +195,28 @@ supervise() {
         # A signal ends the wait too.
         kill -0 "$body" 2>/dev/null || break
     done
+    [[ $ended =~ ^(0|1|2|143)$ ]] || { echo "multi_stream_scaling: the test was ended: exit code $ended" >&2; ended=1; }
     exit $((code ? code : ended))
 }
 
 main() {
-    local folder=$PWD
     read_settings "$@"
     [ -n "${scaling_owner:-}" ] || supervise "$@"
     [ "$(id -u)" -eq 0 ] || { echo "multi_stream_scaling: run as root: namespaces and relays need it" >&2; exit 1; }
     [ "$(nice -n "$INSTRUMENT_NICE" nice 2>/dev/null)" -eq "$INSTRUMENT_NICE" ] ||
         refuse "INSTRUMENT_NICE is $INSTRUMENT_NICE, which a process of nice value $(nice) cannot give here"
-    cd "$root"
-    if [ -z "${BIN:-}" ]; then
-        scripts/setup.sh test
-        cargo build --release --locked --quiet --workspace
-        cargo build --release --locked --quiet --package mcrgen --example scaling-report
-        bin=$root/target/release
-    else
-        bin=$(cd "$folder" && realpath "$BIN")
+    bin=$root/target/release
+    if [ -n "${BIN:-}" ]; then
+        bin=$(realpath --canonicalize-missing "$BIN")
+        check_programs
     fi
-    RESULTS_DIR=$(cd "$folder" && realpath --canonicalize-missing "$RESULTS_DIR")
+    RESULTS_DIR=$(realpath --canonicalize-missing "$RESULTS_DIR")
     mkdir -p "$RESULTS_DIR"
     [ -z "$(ls -A "$RESULTS_DIR")" ] || refuse "RESULTS_DIR $RESULTS_DIR is not empty"
     log=$RESULTS_DIR/logs
+    cd "$root"
 
+    doing='' job=''
     lab_owner=$scaling_owner
     . scripts/lab.sh
     . tests/performance/relays.sh
@@ -178,6 +224,7 @@ main() {
     trap clean_up EXIT
     trap '' INT HUP
     trap 'doing=; exit 143' TERM
+    [ -n "${BIN:-}" ] || build
     step "looking at the machine" "$RESULTS_DIR"
     jq -n --slurpfile machine <(machine) --slurpfile settings <(settings) \
         '{machine: $machine[0], settings: $settings[0]}' >"$RESULTS_DIR/setting.json"
@@ -192,6 +239,24 @@ main() {
     step "making the report" "$RESULTS_DIR/report.log"
     "$bin/examples/scaling-report" "$RESULTS_DIR" 2>"$RESULTS_DIR/report.log"
     echo "report: $RESULTS_DIR/report.md"
+}
+
+# check_programs: BIN has what is needed.
+check_programs() {
+    local program
+    for program in mcrd mcrctl mcrgen examples/scaling-report; do
+        if ! [ -f "$bin/$program" ] || ! [ -x "$bin/$program" ]; then
+            refuse "BIN $bin has no program $program"
+        fi
+    done
+}
+
+build() {
+    local file=$RESULTS_DIR/build.log
+    echo "building; the log is $file" >&2
+    run_job 900 "installing packages" "$file" scripts/setup.sh test
+    run_job 3600 "building" "$file" cargo build --release --locked --workspace
+    run_job 3600 "building the report" "$file" cargo build --release --locked --package mcrgen --example scaling-report
 }
 
 # run_row STREAMS RATE: all repeats; in each the bare path and then every relay.

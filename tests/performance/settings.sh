@@ -6,8 +6,9 @@ usage() {
 Usage: multi_stream_scaling.sh [MAX_STREAMS]
 
 Relays 1, 2, 5, 10, 20, 50, 100, 150, 254 and 508 streams, up to MAX_STREAMS (150), through each
-relay, and from 150 on once more 150 streams at TOTAL_RATE. Stream N goes from 239.1.X.Y:5000+N to
-239.10.X.Y:6000+N, 254 groups for each X. Needs root. Changes nothing outside its own namespaces.
+relay, and when one count is 150 or more, once more 150 streams at TOTAL_RATE. Stream N goes from
+239.1.X.Y:5000+N to 239.10.X.Y:6000+N, 254 groups for each X. Needs root. Changes nothing outside its
+own namespaces.
 
 Settings are variables of the environment:
 
@@ -16,20 +17,23 @@ Settings are variables of the environment:
   PACKET_SIZE         bytes of UDP payload, 40 to 1472 (1024)
   RELAYS              any of "ebpf packet socat", in turns in this order (all)
   NUM_WORKERS         worker processes of the packet plane, 1 to 64 (4)
-  REPEATS             how often each is run; the report has median and worst (3)
+  REPEATS             how often each is run; the report has median and worst, and says how many times
+                      less CPU than socat from 2 on: one run does not show how far runs differ (3)
   SINK                mcrgen: one receiver, which knows loss, order and latency of each stream;
                       socat: one process for each stream, which only counts bytes (mcrgen)
-  SENDERS             1: one process sends all streams; N: one process for each, in parallel (1)
+  SENDERS             1: one process sends all streams; N: one process for each, in parallel, all from
+                      the same moment on (1)
   GSO                 datagrams that the sender hands over at once (UDP_SEGMENT), 1 to 64 (1)
   INSTRUMENT_NICE     priority of sender and sink, -20 to 19: as if they stood on other hosts, which
                       no relay can slow down; 0 lets all share the CPUs alike (-20)
   SOCAT_RCVBUF        bytes of receive buffer of each socat; the rings of the packet plane together
-                      get no more than all socats together; "default" leaves both as they come
-                      (4194304)
-  STREAM_COUNTS       other counts, each 1 to 508, in place of those above
-  TOTAL_RATE          packets per second of the last row; 0 leaves it out (500000)
+                      get no more than all socats together, but 1 MiB for each worker at least, and
+                      its send buffers come on top; "default" leaves both as they come (4194304)
+  STREAM_COUNTS       other counts, each 1 to 508, in place of those above and without MAX_STREAMS
+  TOTAL_RATE          packets per second of the last row, 150 or more; 0 leaves it out (500000)
   LAB_COMMAND         a shell command for each new chain, before the relay starts; its namespaces are
-                      $LAB-gen, $LAB-relay and $LAB-sink (none)
+                      $LAB-gen, $LAB-relay and $LAB-sink. It has a minute; what it leaves running ends
+                      with the chain (none)
   RESULTS_DIR         where results, pictures and all logs of all runs go; new or empty
                       (target/scaling/DATE-TIME)
   BIN                 folder of ready-built mcrd, mcrctl, mcrgen and examples/scaling-report; without
@@ -47,7 +51,7 @@ Examples:
   LAB_COMMAND='ip netns exec $LAB-relay ethtool -K veth1 gro on' tests/performance/multi_stream_scaling.sh
 
 Exit codes: 0 measured, whatever was lost; 1 a step failed, and the message names its log; 2 usage;
-130, 143 ended by a signal. Nothing is left behind in any case.
+130 ended by SIGINT, 143 by SIGTERM or SIGHUP. Nothing is left behind in any case.
 TEXT
 }
 
@@ -78,6 +82,7 @@ read_settings() {
     -h | --help) usage; exit 0 ;;
     esac
     [ $# -le 1 ] || refuse "one argument at most"
+    [ -z "${MAX_STREAMS+set}" ] || refuse "MAX_STREAMS is an argument, and no variable"
     MAX_STREAMS=${1-150}
     PER_STREAM_PACKETS=${PER_STREAM_PACKETS-10000}
     PER_STREAM_RATE=${PER_STREAM_RATE-2000}
@@ -108,33 +113,53 @@ read_settings() {
     [[ $INSTRUMENT_NICE =~ ^(-20|-?1?[0-9])$ ]] ||
         refuse "INSTRUMENT_NICE is '$INSTRUMENT_NICE', and must be a number from -20 to 19"
     number TOTAL_RATE 0 10000000
+    [ "$TOTAL_RATE" -eq 0 ] || [ "$TOTAL_RATE" -ge 150 ] ||
+        refuse "TOTAL_RATE is $TOTAL_RATE: 150 streams send one packet a second each at least"
     [ "$SOCAT_RCVBUF" = default ] || number SOCAT_RCVBUF 2048 1073741824
     [ -n "$RESULTS_DIR" ] || refuse "RESULTS_DIR is empty"
 
+    [ $((GSO * PACKET_SIZE)) -le 65507 ] || refuse "GSO times PACKET_SIZE is more than 65507 bytes"
+    [ "$NUM_WORKERS" -le $((4 * $(nproc))) ] || refuse "NUM_WORKERS is $NUM_WORKERS: mcrd takes 4 for each CPU at most"
+    read_relays
+    read_rows $#
+}
+
+# read_words ARRAY TEXT: the words, on any number of lines.
+read_words() { read -r -d '' -a "$1" <<<"$2" || true; }
+
+read_relays() {
     local word
-    read -ra relays <<<"$RELAYS"
+    read_words relays "$RELAYS"
+    RELAYS=${relays[*]}
     [ ${#relays[@]} -gt 0 ] || refuse "RELAYS is empty"
     for word in "${relays[@]}"; do one_of "a relay" "$word" ebpf packet socat; done
     [ "$(printf '%s\n' "${relays[@]}" | sort -u | wc -l)" -eq ${#relays[@]} ] ||
         refuse "RELAYS names one twice: $RELAYS"
+}
 
-    [ $((GSO * PACKET_SIZE)) -le 65507 ] || refuse "GSO times PACKET_SIZE is more than 65507 bytes"
-    [ "$NUM_WORKERS" -le $((4 * $(nproc))) ] || refuse "NUM_WORKERS is $NUM_WORKERS: mcrd takes 4 for each CPU at most"
-
+# read_rows ARGUMENTS: the loads, each STREAMS RATE.
+read_rows() {
+    local counts=() count most=0 total=$((TOTAL_RATE / 150))
     rows=()
-    read -ra counts <<<"${STREAM_COUNTS:-1 2 5 10 20 50 100 150 254 508}"
-    for word in "${counts[@]}"; do
-        number word 1 508 "a stream count"
-        [ -n "$STREAM_COUNTS" ] || [ "$word" -le "$MAX_STREAMS" ] || break
-        [[ " ${rows[*]/%/ }" != *" $word $PER_STREAM_RATE "* ]] || refuse "STREAM_COUNTS has $word twice"
-        rows+=("$word $PER_STREAM_RATE")
+    read_words counts "${STREAM_COUNTS:-1 2 5 10 20 50 100 150 254 508}"
+    for count in "${counts[@]}"; do
+        number count 1 508 "one of STREAM_COUNTS"
+        [ -n "$STREAM_COUNTS" ] || [ "$count" -le "$MAX_STREAMS" ] || break
+        ! has_row "$count" "$PER_STREAM_RATE" || refuse "STREAM_COUNTS has $count twice"
+        rows+=("$count $PER_STREAM_RATE")
+        most=$((count > most ? count : most))
     done
     [ ${#rows[@]} -gt 0 ] || refuse "STREAM_COUNTS is empty"
-    local last=${rows[-1]% *} total=$((TOTAL_RATE / 150))
-    if [ "$last" -ge 150 ] && [ "$total" -gt 0 ] && [[ " ${rows[*]/%/ }" != *" 150 $total "* ]]; then
+    if [ -n "$STREAM_COUNTS" ]; then
+        [ "$1" -eq 0 ] || refuse "MAX_STREAMS and STREAM_COUNTS exclude each other"
+        STREAM_COUNTS=${counts[*]} MAX_STREAMS=
+    fi
+    if [ "$most" -ge 150 ] && [ "$total" -gt 0 ] && ! has_row 150 "$total"; then
         rows+=("150 $total")
     fi
 }
+
+has_row() { [[ " ${rows[*]/%/ }" == *" $1 $2 "* ]]; }
 
 # One setting a line, as JSON.
 settings() {
