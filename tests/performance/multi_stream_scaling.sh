@@ -230,7 +230,7 @@ main() {
         '{machine: $machine[0], settings: $settings[0]}' >"$RESULTS_DIR/setting.json"
 
     local row number=0 all=$((${#rows[@]} * REPEATS * (${#relays[@]} + 1)))
-    deadline=$((SECONDS + all * 60))
+    deadline=$((SECONDS + all * 120))
     for row in "${rows[@]}"; do
         deadline=$((deadline + REPEATS * (${#relays[@]} + 1) *
             (PER_STREAM_PACKETS / ${row#* } + PER_STREAM_PACKETS * ${row% *} / 5000)))
