@@ -69,21 +69,20 @@ slab() {
     awk '/^Slab:/ { print $2 }' /proc/meminfo
 }
 
-# The same once it has stood still for a quarter of a second, to 64 KiB; after 3 seconds as it is.
+# slab_kib: the same once it has stood still for a quarter of a second, to 64 KiB; after 3 seconds as it is.
 # The namespaces of the run before are freed in the background.
 steady_slab() {
-    local since now still=0 end=$((SECONDS + 3))
+    local since still=0 end=$((SECONDS + 3))
     since=$(slab)
     while [ $still -lt 5 ] && [ $SECONDS -lt $end ]; do
         lab_pause 0.05
-        now=$(slab)
-        if [ $((now - since)) -le 64 ] && [ $((since - now)) -le 64 ]; then
+        slab_kib=$(slab)
+        if [ $((slab_kib - since)) -le 64 ] && [ $((since - slab_kib)) -le 64 ]; then
             still=$((still + 1))
         else
-            still=0 since=$now
+            still=0 since=$slab_kib
         fi
     done
-    slab
 }
 
 # all_drops: by kernel and relay. As lines PLACE<tab>COUNT.

@@ -103,8 +103,8 @@ run() {
     [ -z "$LAB_COMMAND" ] || LAB=$lab_name run_job 60 LAB_COMMAND "$out/lab.log" bash -c "$LAB_COMMAND"
     step "$relay with $streams streams" "$out"
 
-    slab=$(steady_slab)
-    begin=$EPOCHREALTIME started=$begin configured=$streams
+    steady_slab
+    slab=$slab_kib begin=$EPOCHREALTIME started=$begin configured=$streams
     local file=mcrd.log
     case $relay in
     ebpf | packet)
@@ -122,7 +122,8 @@ run() {
         ;;
     bare) configured_at=$begin ;;
     esac
-    slab=$(($(steady_slab) - slab))
+    steady_slab
+    slab=$((slab_kib - slab))
     [ "$configured" -eq "$streams" ] || fail "$relay relays $configured of $streams streams" "$out/$file"
     buffers >"$out/buffers.json"
 
@@ -223,7 +224,7 @@ main() {
     . tests/performance/measure.sh
     trap clean_up EXIT
     trap '' INT HUP
-    trap 'doing=; exit 143' TERM
+    trap 'doing=; lab_exit 143' TERM
     [ -n "${BIN:-}" ] || build
     step "looking at the machine" "$RESULTS_DIR"
     jq -n --slurpfile machine <(machine) --slurpfile settings <(settings) \

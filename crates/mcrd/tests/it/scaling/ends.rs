@@ -79,7 +79,12 @@ fn a_failed_step_is_an_error_that_names_its_log() {
     ] {
         let test = Scaling::new();
         test.replace(name, &program);
-        let (pid, output) = finish(test.command(&[]).env("STREAM_COUNTS", "2"));
+        let (pid, output) = finish(
+            test.command(&[])
+                .env("STREAM_COUNTS", "2")
+                .env("REPEATS", "1")
+                .env("PER_STREAM_PACKETS", "200"),
+        );
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         for part in message {
