@@ -72,6 +72,11 @@ impl AddressBlock {
         Ok(Self { first, prefix })
     }
 
+    /// No block is ordered before it: 0.0.0.0/0.
+    pub fn lowest() -> Self {
+        Self { first: IpAddr::V4(0.into()), prefix: 0 }
+    }
+
     /// The lowest address.
     pub fn first(self) -> IpAddr {
         self.first

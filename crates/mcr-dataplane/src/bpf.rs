@@ -8,6 +8,8 @@ mod extents;
 mod hooks;
 mod maps;
 mod pins;
+mod ranges;
+mod tables;
 
 use std::os::fd::OwnedFd;
 
@@ -23,15 +25,16 @@ use mcr_core::vectors::Gso;
 use rustix::thread::CapabilitySet;
 
 use crate::sys::Grace;
-use crate::{Applied, DataPlane, Description, Progress};
+use crate::{Applied, DataPlane, Description, Progress, netlink};
 use hooks::Hooks;
 use maps::{Maps, Sizes};
 use pins::Pins;
 
 pub use hooks::Attach;
 
-/// The name of the program in the kernel.
+/// The name of the program in the kernel; that for interfaces without a link header begins so.
 const PROGRAM: &str = "mcr_relay";
+const BARE_PROGRAM: &str = "mcr_relay_bare";
 
 /// Size and offsets of `struct __sk_buff` in `linux/bpf.h`, which is part of the kernel's ABI.
 const SKB_CONTEXT: usize = 192;
@@ -96,12 +99,17 @@ impl BpfPlane {
     pub fn open(options: &Options) -> Result<Self, Refusal> {
         let sizes = Sizes {
             rules: options.limits.rules.saturating_mul(2).min(abi::RULES_MAX),
-            outputs: options.limits.outputs.saturating_mul(2),
+            outputs: options.limits.outputs.saturating_mul(2).min(abi::OUTPUTS_MAX),
         };
         let mut loader = EbpfLoader::new();
         for (map, size) in [
             ("flows", sizes.rules),
-            ("slots", sizes.rules),
+            ("sources", sizes.sources()),
+            ("prefixes", sizes.rules),
+            ("slots", sizes.slots()),
+            ("nodes", sizes.rules),
+            ("ranges", sizes.ranges()),
+            ("rates", sizes.rules),
             ("rule_stats", sizes.rules),
             ("outputs", sizes.outputs),
             ("output_stats", sizes.outputs),
@@ -109,7 +117,9 @@ impl BpfPlane {
             loader.map_max_entries(map, size);
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| unloadable(&e))?;
-        program(&mut ebpf)?.load().map_err(|e| unloadable(&e))?;
+        for name in [PROGRAM, BARE_PROGRAM] {
+            program(&mut ebpf, name)?.load().map_err(|e| unloadable(&e))?;
+        }
         let stats = if options.measure {
             let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime);
             Some(stats.map_err(|e| no_bpf(&chain(&e)))?)
@@ -152,7 +162,8 @@ impl BpfPlane {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = program(&mut self.ebpf)?.test_run(options).map_err(|e| unloadable(&e))?;
+        let result =
+            program(&mut self.ebpf, PROGRAM)?.test_run(options).map_err(|e| unloadable(&e))?;
         let length = result.data_size_out as usize;
         out.truncate(length);
         Ok((result.return_value.cast_signed(), out))
@@ -187,11 +198,14 @@ impl DataPlane for BpfPlane {
 
     fn cost(&self) -> Option<ProgramCost> {
         self.stats.as_ref()?;
-        let program = self.ebpf.program(PROGRAM)?;
-        let program: &SchedClassifier = program.try_into().ok()?;
-        let info = program.info().ok()?;
-        let nanoseconds = u64::try_from(info.run_time().as_nanos()).ok()?;
-        Some(ProgramCost { runs: info.run_count(), nanoseconds })
+        let mut cost = ProgramCost { runs: 0, nanoseconds: 0 };
+        for name in [PROGRAM, BARE_PROGRAM] {
+            let program: &SchedClassifier = self.ebpf.program(name)?.try_into().ok()?;
+            let info = program.info().ok()?;
+            cost.runs += info.run_count();
+            cost.nanoseconds += u64::try_from(info.run_time().as_nanos()).ok()?;
+        }
+        Some(cost)
     }
 }
 
@@ -204,7 +218,6 @@ impl BpfPlane {
     /// Rules first, hooks after: a program that takes an interface over finds its rules there.
     fn change(&mut self, change: &PlaneChange) -> Result<(), PlaneRefusal> {
         let blame = |interface| move |refusal| PlaneRefusal { interface, refusal };
-        let program = program(&mut self.ebpf).map_err(blame(None))?;
         let pending = self.maps.install(change).map_err(blame(None))?;
         let new: Vec<IfIndex> = self.hooks.missing(&change.inputs);
         // All are asked before any is touched: what a crash has left goes on until it is taken over.
@@ -213,9 +226,13 @@ impl BpfPlane {
             .try_for_each(|index| self.hooks.check(*index).map_err(|refusal| (*index, refusal)));
         let added = asked.and_then(|()| {
             new.iter().try_for_each(|index| {
-                let watched = self.maps.watch(*index);
-                let added = watched.and_then(|()| self.hooks.add(program, *index));
-                added.map_err(|refusal| (*index, refusal))
+                let mut add = || {
+                    self.maps.watch(*index)?;
+                    let bare = netlink::is_bare(*index)?;
+                    let name = if bare { BARE_PROGRAM } else { PROGRAM };
+                    self.hooks.add(program(&mut self.ebpf, name)?, *index)
+                };
+                add().map_err(|refusal| (*index, refusal))
             })
         });
         if let Err((index, refusal)) = added {
@@ -235,17 +252,18 @@ impl BpfPlane {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Refusal> {
+fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier, Refusal> {
     let wrong = || Refusal::new(Code::Internal, "the eBPF object has no program", "rebuild mcrd");
-    ebpf.program_mut(PROGRAM).ok_or_else(wrong)?.try_into().map_err(|_| wrong())
+    ebpf.program_mut(name).ok_or_else(wrong)?.try_into().map_err(|_| wrong())
 }
 
 /// The data of any of the program's maps.
 fn map_data(map: &aya::maps::Map) -> Option<&MapData> {
     use aya::maps::Map;
-    #[expect(clippy::wildcard_enum_match_arm, reason = "aya's map types, of which we use four")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "aya's map types, of which we use six")]
     match map {
-        Map::HashMap(data) | Map::Array(data) => Some(data),
+        Map::HashMap(data) | Map::LruHashMap(data) | Map::Array(data) => Some(data),
+        Map::LpmTrie(data) => Some(data),
         Map::PerCpuArray(data) | Map::PerCpuHashMap(data) => Some(data),
         _ => None,
     }

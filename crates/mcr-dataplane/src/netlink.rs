@@ -87,12 +87,12 @@ impl Netlink {
             if let Some((name, mut link)) = link(message) {
                 let mut found = addresses.remove(&message.header.index).unwrap_or_default();
                 found.sort_by_key(|(secondary, _)| *secondary);
-                link.addresses = found.into_iter().map(|(_, address)| address).collect();
+                link.addresses = found.into_iter().map(|(_, address)| address.into()).collect();
                 link.shared |= parents.contains(&message.header.index);
                 links.insert(name, link);
             }
         }
-        Ok(Links(links))
+        Ok(Links { interfaces: links, ..Links::default() })
     }
 }
 
@@ -121,6 +121,7 @@ fn link(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
         },
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        no_arp: false,
         mac: [0; 6],
         mtu: 0,
         addresses: Vec::new(),
@@ -180,6 +181,16 @@ pub(crate) fn name_of(index: IfIndex) -> Result<String, Refusal> {
             )
         },
     )
+}
+
+/// Whether an interface carries IP packets without a header of the link.
+pub(crate) fn is_bare(index: IfIndex) -> Result<bool, Refusal> {
+    let name = name_of(index)?;
+    let kind = crate::sys::link_kind(&name).map_err(|error| {
+        let message = format!("interface {name} does not tell its link type: {error}");
+        Refusal::new(Code::Machine, message, "is it still there?")
+    })?;
+    Ok(kind == LinkKind::Bare)
 }
 
 /// Packets that each interface has dropped on sending: those of the device, from `/proc/net/dev`,

@@ -101,16 +101,7 @@ pub(crate) enum Command {
     /// Make the running rules equal to FILE and print the difference; whole or not at all
     ///
     /// Prints a line for each rule that differs: + added, ~ changed, - removed.
-    Apply {
-        /// Rules as in /etc/mcr/mcr.toml; - reads standard input
-        file: PathBuf,
-        /// Only print what would change
-        #[arg(long)]
-        dry_run: bool,
-        /// Allow a file without rules, which removes all
-        #[arg(long)]
-        allow_empty: bool,
-    },
+    Apply(ApplyArgs),
     /// Carry out commands, one a line, whole or not at all
     ///
     /// The commands are add, set, remove, output, enable and disable, as on the command line.
@@ -119,6 +110,8 @@ pub(crate) enum Command {
     Batch {
         /// The commands; - reads standard input
         file: PathBuf,
+        #[arg(long, help = WAIT)]
+        wait: bool,
     },
     /// Let mcrd read its configuration files again
     Reload,
@@ -133,6 +126,20 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApplyArgs {
+    /// Rules as in /etc/mcr/mcr.toml; - reads standard input
+    pub(crate) file: PathBuf,
+    /// Only print what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Allow a file without rules, which removes all
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
+    #[arg(long, help = WAIT)]
+    pub(crate) wait: bool,
 }
 
 /// Commands that change rules.
@@ -166,6 +173,21 @@ pub(crate) enum Change {
     },
 }
 
+impl Change {
+    /// Whether it may bring in what the machine does not have yet.
+    pub(crate) fn wait(&self) -> bool {
+        match self {
+            Self::Add(AddArgs { wait, .. })
+            | Self::Set(SetArgs { wait, .. })
+            | Self::Output(OutputChange::Add { wait, .. }) => *wait,
+            Self::Remove { .. }
+            | Self::Output(OutputChange::Remove { .. })
+            | Self::Enable { .. }
+            | Self::Disable { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct AddArgs {
     /// What to receive, in the form of a flow.
@@ -192,9 +214,14 @@ pub(crate) struct AddArgs {
     /// Whether to join the group of the input
     #[arg(long, value_parser = ["yes", "no"])]
     pub(crate) join: Option<String>,
+    /// Drop what is more, as in 5000pps or 20mbit (of UDP payload)
+    #[arg(long, value_name = "RATE")]
+    pub(crate) max_rate: Option<String>,
     /// Add it switched off
     #[arg(long)]
     pub(crate) disabled: bool,
+    #[arg(long, help = WAIT)]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -204,6 +231,8 @@ pub(crate) struct SetArgs {
     pub(crate) rule: String,
     #[command(flatten)]
     pub(crate) settings: Settings,
+    #[arg(long, help = WAIT)]
+    pub(crate) wait: bool,
 }
 
 /// What `set` can change.
@@ -234,6 +263,9 @@ pub(crate) struct Settings {
     /// Whether to join the group of the input
     #[arg(long, value_parser = ["yes", "no"])]
     pub(crate) join: Option<String>,
+    /// Drop what is more, as in 5000pps or 20mbit (of UDP payload); none takes it away
+    #[arg(long, value_name = "RATE")]
+    pub(crate) max_rate: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,6 +277,8 @@ pub(crate) enum OutputChange {
         /// Where to send, in the form of the command line.
         #[arg(required = true, value_name = "OUTPUT", help = OUTPUT)]
         outputs: Vec<String>,
+        #[arg(long, help = WAIT)]
+        wait: bool,
     },
     /// Remove outputs from a rule
     Remove {
@@ -281,4 +315,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 /// The options that every command takes.
 const GLOBAL: &str = "Global options";
+/// Of all that brings something in.
+const WAIT: &str =
+    "Take what needs an interface, address or route before it is there: it waits for it";
 const OUTPUT: &str = "Where to send: [SOURCE@]ADDRESS[:PORT][@INTERFACE][,ttl=N][,dscp=N]";

@@ -14,11 +14,11 @@ use crate::edit::Draft;
 use crate::failure::Failure;
 use crate::{Session, change, files, show};
 
-pub(crate) fn run(session: &Session, file: &Path) -> Result<(), Failure> {
+pub(crate) fn run(session: &Session, file: &Path, wait: bool) -> Result<(), Failure> {
     let (_, text) = files::read(file)?;
     let commands = parse(&text)?;
     let mut planned = Vec::new();
-    let result = change::edit(session, |list| {
+    let result = change::edit(session, wait, |list| {
         planned = plan(&commands, list)?;
         Ok(planned.iter().map(|(_, step)| step.clone()).collect())
     });
@@ -47,6 +47,13 @@ fn parse(text: &str) -> Result<Vec<(usize, Change)>, Failure> {
         }
         let parsed = Line::try_parse_from(words);
         let Line { change } = parsed.map_err(|error| refused(first_paragraph(&error)))?;
+        if change.wait() {
+            return Err(Failure::refused(
+                "malformed",
+                format!("line {number}: --wait is not for one line, since all are taken together"),
+                "say it of all: `mcrctl batch --wait`",
+            ));
+        }
         commands.push((number, change));
     }
     Ok(commands)

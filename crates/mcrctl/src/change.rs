@@ -14,14 +14,14 @@ pub(crate) fn run(session: &Session, change: &Change) -> Result<(), Failure> {
     let reply = match change {
         Change::Add(args) => {
             let rule = new_rule(args)?;
-            session.client.ask(&Question::post("/v1/rules").with(&rule))?
+            session.client.ask(&Question::post(rules_page(args.wait)).with(&rule))?
         }
         Change::Remove { names } => {
             let steps: Vec<Step> = names.iter().cloned().map(Step::Remove).collect();
             session.client.ask(&Question::patch("/v1/rules").with(&steps))?
         }
         Change::Set(_) | Change::Output(_) | Change::Enable { .. } | Change::Disable { .. } => {
-            edit(session, |list| {
+            edit(session, change.wait(), |list| {
                 let mut draft = Draft::new(list);
                 draft.make(change)?;
                 Ok(draft.steps().to_vec())
@@ -36,9 +36,11 @@ pub(crate) fn reload(session: &Session) -> Result<(), Failure> {
     report(session, &reply, |change| show::difference(change, false))
 }
 
-/// Sends the steps that `plan` makes of the rules there are.
+/// Sends the steps that `plan` makes of the rules there are; with `wait`, what they need of the
+/// machine may come later.
 pub(crate) fn edit(
     session: &Session,
+    wait: bool,
     mut plan: impl FnMut(RuleList) -> Result<Vec<Step>, Failure>,
 ) -> Result<Reply, Failure> {
     let mut tries = TRIES;
@@ -49,7 +51,7 @@ pub(crate) fn edit(
         if steps.is_empty() {
             return Ok(unchanged(generation));
         }
-        let question = Question::patch("/v1/rules").with(&steps).if_generation(generation);
+        let question = Question::patch(rules_page(wait)).with(&steps).if_generation(generation);
         match session.client.ask(&question) {
             Err(failure) if failure.is_stale() && tries > 1 => tries -= 1,
             result => return result,
@@ -69,6 +71,10 @@ pub(crate) fn report(
     let change: Changed = reply.read()?;
     terminal::warn(&change.warnings);
     terminal::print(&plain(&change))
+}
+
+fn rules_page(wait: bool) -> &'static str {
+    if wait { "/v1/rules?wait=true" } else { "/v1/rules" }
 }
 
 /// As `mcrd` replies to a change that changes nothing.

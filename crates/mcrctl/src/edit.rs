@@ -34,14 +34,16 @@ impl Draft {
     pub(crate) fn make(&mut self, change: &Change) -> Result<(), Refusal> {
         match change {
             Change::Add(args) => self.add(new_rule(args)?),
-            Change::Set(SetArgs { rule, settings }) => {
+            Change::Set(SetArgs { rule, settings, wait: _ }) => {
                 self.change(rule, |rule| settings.apply(rule))
             }
             Change::Remove { names } => names.iter().try_for_each(|name| self.remove(name)),
-            Change::Output(OutputChange::Add { name, outputs }) => self.change(name, |rule| {
-                rule.outputs.extend(parsed(outputs)?);
-                Ok(())
-            }),
+            Change::Output(OutputChange::Add { name, outputs, wait: _ }) => {
+                self.change(name, |rule| {
+                    rule.outputs.extend(parsed(outputs)?);
+                    Ok(())
+                })
+            }
             Change::Output(OutputChange::Remove { name, outputs }) => {
                 self.change(name, |rule| remove_outputs(name, rule, outputs))
             }
@@ -126,6 +128,7 @@ pub(crate) fn new_rule(args: &AddArgs) -> Result<RuleSpec, Refusal> {
         enabled: !args.disabled,
         local: args.local.clone(),
         join: args.join.clone(),
+        max_rate: args.max_rate.clone(),
     })
 }
 
@@ -156,6 +159,9 @@ impl Settings {
         }
         rule.local = self.local.clone().or(rule.local.take());
         rule.join = self.join.clone().or(rule.join.take());
+        if let Some(rate) = &self.max_rate {
+            rule.max_rate = Some(rate.clone()).filter(|rate| rate != "none");
+        }
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use mcr_core::api::{
 use mcr_core::refusal::{Code, Refusal};
 use serde_json::json;
 
+use crate::args::ApplyArgs;
 use crate::client::Question;
 use crate::failure::Failure;
 use crate::{Session, change, show, terminal};
@@ -30,12 +31,8 @@ pub(crate) fn check(session: &Session, file: &Path) -> Result<(), Failure> {
 }
 
 /// Makes the running rules equal to those of the file.
-pub(crate) fn apply(
-    session: &Session,
-    file: &Path,
-    dry_run: bool,
-    allow_empty: bool,
-) -> Result<(), Failure> {
+pub(crate) fn apply(session: &Session, args: &ApplyArgs) -> Result<(), Failure> {
+    let ApplyArgs { file, dry_run, allow_empty, wait } = args;
     let (name, text) = read(file)?;
     let ParsedConfig { rules, limits, packet, .. } = parse(&name, &text)?;
     if limits.is_some() {
@@ -48,9 +45,9 @@ pub(crate) fn apply(
         ]);
     }
     let set = RuleSet { rules: rules.iter().map(RuleSpec::from).collect() };
-    let page = format!("/v1/rules?dry_run={dry_run}&allow_empty={allow_empty}");
+    let page = format!("/v1/rules?dry_run={dry_run}&allow_empty={allow_empty}&wait={wait}");
     let reply = session.client.ask(&Question::put(page).with(&set))?;
-    change::report(session, &reply, |change| show::difference(change, dry_run))
+    change::report(session, &reply, |change| show::difference(change, *dry_run))
 }
 
 /// Writes the running rules.

@@ -40,10 +40,8 @@ fn run(args: Args) -> Result<(), Failure> {
         Session { client: Client::new(args.socket_path(), args.answer_timeout)?, json: args.json };
     match args.command {
         Command::Change(change) => change::run(&session, &change),
-        Command::Apply { file, dry_run, allow_empty } => {
-            files::apply(&session, &file, dry_run, allow_empty)
-        }
-        Command::Batch { file } => batch::run(&session, &file),
+        Command::Apply(args) => files::apply(&session, &args),
+        Command::Batch { file, wait } => batch::run(&session, &file, wait),
         Command::Reload => change::reload(&session),
         Command::Check { file } => files::check(&session, &file),
         Command::Save { to } => files::save(&session, to.as_deref()),

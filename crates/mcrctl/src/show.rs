@@ -10,10 +10,9 @@ mod workers;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use mcr_core::api::{
-    Change, Dropped, InterfaceStatus, OutputSpec, RuleList, RuleSpec, RuleView, Status,
-};
+use mcr_core::api::{Change, Dropped, InterfaceStatus, OutputSpec, RuleList, RuleView, Status};
 use mcr_core::relay::State;
+use mcr_core::rule::Rule;
 
 pub(crate) use stats::stats;
 use table::{Side, Table};
@@ -31,9 +30,12 @@ pub(crate) fn list(list: &RuleList) -> String {
         let outputs: Vec<String> = rule.outputs.iter().map(OutputSpec::to_string).collect();
         let first = outputs.first().map_or("-", String::as_str);
         let name = if *named { name } else { "-" };
-        table.row([name, state, origin, &input(rule), first]);
+        table.row([name, state, origin, &input(view), first]);
         for output in outputs.iter().skip(1) {
             table.row(["", "", "", "", output]);
+        }
+        if let Some(rate) = &rule.max_rate {
+            table.note(format!("  at most {rate}"));
         }
         for note in reason.iter().chain(warnings) {
             table.note(format!("  {note}"));
@@ -59,10 +61,16 @@ fn rule(view: &RuleView) -> String {
     }
     table.row(["origin", origin]);
     table.row(["comment", rule.comment.as_deref().unwrap_or("-")]);
-    table.row(["input", &input(rule)]);
+    table.row(["input", &input(view)]);
+    if many_sources(view) {
+        for source in &rule.sources {
+            table.row(["source", source]);
+        }
+    }
     table.row(["enabled", if rule.enabled { "yes" } else { "no" }]);
     table.row(["local", rule.local.as_deref().unwrap_or("auto")]);
     table.row(["join", rule.join.as_deref().unwrap_or("yes")]);
+    table.row(["max_rate", rule.max_rate.as_deref().unwrap_or("none")]);
     for output in &rule.outputs {
         let text = |setting: &Option<mcr_core::api::Setting>, default: &str| {
             setting.as_ref().map_or_else(|| default.to_owned(), ToString::to_string)
@@ -73,9 +81,20 @@ fn rule(view: &RuleView) -> String {
     table.to_string()
 }
 
-/// With its sources in front of it.
-fn input(rule: &RuleSpec) -> String {
-    rule.check().map_or_else(|_| rule.input.clone(), |rule| rule.input.to_string())
+/// With its sources in front of it: the first and how many more, where they are many.
+fn input(view: &RuleView) -> String {
+    let Ok(Rule { mut input, .. }) = view.rule.check() else { return view.rule.input.clone() };
+    if !many_sources(view) {
+        return input.to_string();
+    }
+    let more = input.sources.len() - 1;
+    input.sources.truncate(1);
+    input.to_string().replacen('@', &format!(",+{more}@"), 1)
+}
+
+/// Whether the sources would make a line too long. A rule without a name is called by them.
+fn many_sources(view: &RuleView) -> bool {
+    view.named && view.rule.sources.len() > SOURCES_IN_A_LINE
 }
 
 /// What `mcrd` is and does.
@@ -174,6 +193,7 @@ pub(crate) fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{s}")
 }
 
+const SOURCES_IN_A_LINE: usize = 3;
 const NOTHING: &str = "nothing to change\n";
 /// That of `mcr_core::rule::Ttl::default()`.
 const DEFAULT_TTL: &str = "32";

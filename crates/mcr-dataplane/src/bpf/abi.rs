@@ -1,20 +1,47 @@
 //! The Rust side of `abi.h`: the same structs, sizes and numbers.
 
 use std::mem::offset_of;
+use std::net::IpAddr;
 
-use mcr_core::action::{FlowKey, PlaneOutput, PlaneRule, ToStack};
+use mcr_core::action::{LinkHeader, PlaneOutput, PlaneRule, ToStack};
+use mcr_core::flow::AddressBlock;
+use mcr_core::forward::FlowKey;
+use mcr_core::link::IfIndex;
+use mcr_core::rate::MaxRate;
 use mcr_core::rule::{Dscp, Ttl};
 use mcr_core::verdict::{OutputDrop, Pass, RuleDrop};
 
 /// Changes with every change of `abi.h` or of the maps; names the folder of pins.
-pub(super) const LAYOUT: &str = "1";
+pub(super) const LAYOUT: &str = "2";
 
 const DSCP_KEEP: u8 = 0xff;
+const RATE_SHIFT: u32 = 31;
 const COUNT_SHIFT: u32 = 32;
+const SOURCES_SHIFT: u32 = 39;
 const STACK_SHIFT: u32 = 40;
 const RULE_SHIFT: u32 = 42;
 /// Rule ids have 22 bits in a slot.
 pub(super) const RULES_MAX: u32 = 1 << 22;
+/// First outputs have 31 bits.
+pub(super) const OUTPUTS_MAX: u32 = 1 << 31;
+/// A slot whose rule depends on the source.
+pub(super) const BY_SOURCE: u64 = 1 << SOURCES_SHIFT;
+/// `NODE_COUNT_SHIFT`.
+const NODE_COUNT_SHIFT: u32 = 32;
+/// What a binary search of `RANGE_STEPS` steps finds.
+pub(super) const RANGES_MAX: usize = (1 << 10) - 1;
+/// `NUMBERS`.
+pub(super) const NUMBERS: u32 = 1025;
+
+/// An address as all maps have it: IPv4 mapped (RFC 4291 §2.5.5.2).
+pub(super) type RawAddress = [u8; 16];
+
+pub(super) fn raw_address(address: IpAddr) -> RawAddress {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
 
 /// `struct flow_key`.
 #[repr(C)]
@@ -23,8 +50,7 @@ pub(super) struct RawKey {
     ifindex: u32,
     port: [u8; 2],
     unused: [u8; 2],
-    address: [u8; 4],
-    source: [u8; 4],
+    address: RawAddress,
 }
 
 impl From<FlowKey> for RawKey {
@@ -33,9 +59,82 @@ impl From<FlowKey> for RawKey {
             ifindex: key.interface.0,
             port: key.port.to_be_bytes(),
             unused: [0; 2],
-            address: key.address.octets(),
-            source: [0; 4],
+            address: raw_address(key.address),
         }
+    }
+}
+
+/// `struct prefix_key`, without the length, which aya keeps beside it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawPrefix {
+    ifindex: u32,
+    address: RawAddress,
+}
+
+impl RawPrefix {
+    /// With its length in bits.
+    pub(super) fn new(interface: IfIndex, block: AddressBlock) -> (u32, Self) {
+        let mapped = if block.first().is_ipv4() { 96 } else { 0 };
+        let length = u32::BITS + mapped + u32::from(block.prefix());
+        (length, Self { ifindex: interface.0, address: raw_address(block.first()) })
+    }
+}
+
+/// `struct source_key`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawSource {
+    slot: u32,
+    address: RawAddress,
+}
+
+impl RawSource {
+    pub(super) fn new(slot: u32, source: IpAddr) -> Self {
+        Self { slot, address: raw_address(source) }
+    }
+}
+
+/// `struct range`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawRange {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) slot: u32,
+}
+
+/// `struct rate`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct RawRate {
+    lock: u32,
+    bits: u32,
+    per_second: u64,
+    due: u64,
+}
+
+impl From<MaxRate> for RawRate {
+    fn from(rate: MaxRate) -> Self {
+        let (bits, per_second) = match rate {
+            MaxRate::Packets(rate) => (0, rate.get()),
+            MaxRate::Bits(rate) => (1, rate.get()),
+        };
+        Self { bits, per_second, ..Self::default() }
+    }
+}
+
+/// `struct number`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct RawNumber {
+    lock: u32,
+    next: u32,
+}
+
+impl RawNumber {
+    pub(super) fn new(next: u32) -> Self {
+        Self { lock: 0, next }
     }
 }
 
@@ -45,15 +144,19 @@ impl From<FlowKey> for RawKey {
 pub(super) struct RawOutput {
     ifindex: u32,
     id: u32,
-    source: [u8; 4],
-    destination: [u8; 4],
+    source: RawAddress,
+    destination: RawAddress,
+    mapped: RawAddress,
     source_port: [u8; 2],
-    destination_port: [u8; 2],
+    port_shift: u16,
     ttl_mode: u8,
     ttl: u8,
     dscp: u8,
     absent: u8,
     mac: [u8; 12],
+    group_mac: u8,
+    keep_source: u8,
+    unused: [u8; 2],
 }
 
 impl From<&PlaneOutput> for RawOutput {
@@ -64,15 +167,22 @@ impl From<&PlaneOutput> for RawOutput {
             Ttl::Decrement => (2, 0),
         };
         let mut mac = [0; 12];
-        mac[..6].copy_from_slice(&output.destination_mac);
-        mac[6..].copy_from_slice(&output.source_mac);
+        let mut group_mac = 0;
+        if let LinkHeader::Ethernet { source, next_hop } = output.header {
+            mac[..6].copy_from_slice(&next_hop.unwrap_or_default());
+            mac[6..].copy_from_slice(&source);
+            group_mac = next_hop.is_none().into();
+        }
+        let destination = output.destination;
+        let host = u128::MAX.checked_shl(destination.host_bits().into()).unwrap_or(0);
         Self {
             ifindex: output.interface.0,
             id: output.id.0,
-            source: output.source.map_or([0; 4], |source| source.octets()),
-            destination: output.destination.octets(),
+            source: output.source.map_or([0; 16], raw_address),
+            destination: raw_address(destination.first()),
+            mapped: (!host).to_be_bytes(),
             source_port: output.source_port.unwrap_or(0).to_be_bytes(),
-            destination_port: output.destination_port.to_be_bytes(),
+            port_shift: output.port_shift,
             ttl_mode,
             ttl,
             dscp: match output.dscp {
@@ -81,6 +191,9 @@ impl From<&PlaneOutput> for RawOutput {
             },
             absent: output.absent.map_or(0, |reason| reason as u8 + 1),
             mac,
+            group_mac,
+            keep_source: output.source.is_none().into(),
+            unused: [0; 2],
         }
     }
 }
@@ -93,9 +206,15 @@ pub(super) fn slot(rule: &PlaneRule, first: u32) -> u64 {
         ToStack::Never => 2,
     };
     u64::from(first)
+        | u64::from(rule.max_rate.is_some()) << RATE_SHIFT
         | (rule.outputs.len() as u64) << COUNT_SHIFT
         | to_stack << STACK_SHIFT
         | u64::from(rule.id.0) << RULE_SHIFT
+}
+
+/// The u64 of a node whose ranges begin at `first`.
+pub(super) fn node(first: u32, count: u32) -> u64 {
+    u64::from(first) | u64::from(count) << NODE_COUNT_SHIFT
 }
 
 /// u64s of `struct rule_stats`: received, matched (packets and bytes each), dropped.
@@ -105,15 +224,28 @@ pub(super) const OUTPUT_STATS: usize = 4 + OutputDrop::ALL.len();
 /// `struct pass_stats`.
 pub(super) type RawPass = [u64; Pass::COUNTED.len()];
 
-const _: () = assert!(size_of::<RawKey>() == 16);
-const _: () = assert!(size_of::<RawOutput>() == 36 && offset_of!(RawOutput, mac) == 24);
-const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 96);
-const _: () = assert!(size_of::<RawPass>() == 32);
+const _: () = assert!(size_of::<RawKey>() == 24);
+const _: () = assert!(size_of::<RawPrefix>() + size_of::<u32>() == 24);
+const _: () = assert!(size_of::<RawSource>() == 20 && size_of::<RawRange>() == 8);
+const _: () = assert!(size_of::<RawRate>() == 24 && size_of::<RawNumber>() == 8);
+const _: () = assert!(size_of::<RawOutput>() == 80 && offset_of!(RawOutput, mac) == 64);
+const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 112);
+const _: () = assert!(size_of::<RawPass>() == 40);
 
-// SAFETY: RawKey is repr(C) of integers and arrays without padding (16 bytes, asserted above), so
+// SAFETY: RawKey is repr(C) of integers and arrays without padding (24 bytes, asserted above), so
 // every bit pattern is a value and no byte is uninitialised.
 unsafe impl aya::Pod for RawKey {}
-// SAFETY: as for RawKey: repr(C), 36 bytes without padding, asserted above.
+// SAFETY: as for RawKey: repr(C), 20 bytes without padding, asserted above.
+unsafe impl aya::Pod for RawPrefix {}
+// SAFETY: as for RawKey: repr(C), 20 bytes without padding, asserted above.
+unsafe impl aya::Pod for RawSource {}
+// SAFETY: as for RawKey: repr(C), 8 bytes without padding, asserted above.
+unsafe impl aya::Pod for RawRange {}
+// SAFETY: as for RawKey: repr(C), 24 bytes without padding, asserted above.
+unsafe impl aya::Pod for RawRate {}
+// SAFETY: as for RawKey: repr(C), 8 bytes without padding, asserted above.
+unsafe impl aya::Pod for RawNumber {}
+// SAFETY: as for RawKey: repr(C), 80 bytes without padding, asserted above.
 unsafe impl aya::Pod for RawOutput {}
 
 #[cfg(test)]

@@ -108,8 +108,8 @@ impl Hooks {
             programs.extend(tcx.iter().map(|info| (name(info), info.id())));
         }
         let known = Pins::programs_of_all_instances();
-        let stranger = |(name, id): &&(String, u32)| name == PROGRAM && !known.contains(id);
-        if programs.iter().any(|(name, id)| name == PROGRAM && known.contains(id)) {
+        let stranger = |(name, id): &&(String, u32)| is_ours(name) && !known.contains(id);
+        if programs.iter().any(|(name, id)| is_ours(name) && known.contains(id)) {
             tracing::warn!(
                 interface = name,
                 "another instance of MCR receives here too; of a flow that both have, the second \
@@ -307,6 +307,11 @@ impl Hooks {
     fn mark(&self, kind: &str, index: IfIndex) -> PathBuf {
         self.pins.mark(kind, index)
     }
+}
+
+/// Either of our programs.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PROGRAM)
 }
 
 fn has_tcx() -> bool {

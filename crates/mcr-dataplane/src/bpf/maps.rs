@@ -1,68 +1,86 @@
-//! The program's maps, and how they change under packets that move.
+//! What the program's maps hold for the rules there are, and the counters that it keeps.
 //!
-//! An element of a hash map that is updated can be read half done, and one that is deleted is used
-//! again at once. So the value of a key that exists is never changed; what changes is one u64 of an
-//! array, which is read and written whole:
-//!
-//! ```text
-//! flows (hash)            slots (array of u64)         outputs (array)
-//! key ──▶ slot number ──▶ first output, count ──▶ [ output | output | output ]
-//! ```
-//!
-//! A change writes outputs that nobody uses, swaps slots, adds keys, deletes keys, and waits one
-//! RCU grace period before anything that was given up is used again.
+//! [`Maps::install`] makes a change of the rules so that packets that move see each rule as it was or
+//! as it shall be; until [`Maps::complete`] it can be taken back. How the kernel's tables are changed is
+//! a matter of [`super::tables`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap as BpfHash, Map, MapData, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Map, MapData, PerCpuHashMap, PerCpuValues};
 use mcr_core::action::{
-    Counters, FlowKey, OutputCounters, PlaneChange, PlaneRule, RuleCounters, RuleId, Volume,
+    Counters, OutputCounters, PlaneChange, PlaneRule, RuleCounters, RuleId, Take, Volume,
 };
+use mcr_core::flow::AddressBlock;
+use mcr_core::forward::FlowKey;
 use mcr_core::link::IfIndex;
+use mcr_core::rate::MaxRate;
 use mcr_core::refusal::{Code, Refusal};
 
-use super::abi::{self, OUTPUT_STATS, RULE_STATS, RawKey, RawOutput, RawPass};
-use super::extents::Extents;
+use super::abi::{self, OUTPUT_STATS, RANGES_MAX, RULE_STATS, RawPass, RawRange};
+use super::ranges::{self, Interval};
+use super::tables::{Journal, Kind, Removal, Tables, report};
 use crate::sys::{self, Grace};
 
 /// The maps, and what is in them.
 pub(super) struct Maps {
-    flows: BpfHash<MapData, RawKey, u32>,
-    slots: Array<MapData, u64>,
-    outputs: Array<MapData, RawOutput>,
-    own: BpfHash<MapData, [u8; 4], u8>,
+    tables: Tables,
     /// Per CPU, and read and written in batches, which aya does not do.
     rule_stats: MapData,
     output_stats: MapData,
     pass_stats: PerCpuHashMap<MapData, u32, RawPass>,
-    grace: Grace,
     cpus: usize,
     sizes: Sizes,
-    rules: HashMap<RuleId, FlowKey>,
-    taken: BTreeMap<FlowKey, Slot>,
-    free_outputs: Extents,
-    free_slots: Extents,
-    own_now: BTreeSet<Ipv4Addr>,
+    rules: BTreeMap<RuleId, Installed>,
+    flows: BTreeMap<FlowKey, Flow>,
+    nodes: BTreeMap<NodeKey, Node>,
+    own: BTreeSet<IpAddr>,
 }
 
-/// A slot in use.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    number: u32,
+/// A rule as the tables have it.
+#[derive(Debug, Clone)]
+struct Installed {
+    take: Take,
+    rate: Option<MaxRate>,
+    /// Of every slot that leads to it.
     value: u64,
-    first: u32,
-    count: u32,
+    outputs: (u32, u32),
 }
 
-/// What a change has done so far, to be taken back or to be completed.
+/// Where the rules of a flow, or of an interval of ports, are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    slot: u32,
+    /// When it depends on the source: the slot of each.
+    sources: BTreeMap<IpAddr, u32>,
+}
+
+#[derive(Debug, Clone)]
+struct Flow {
+    takers: BTreeSet<RuleId>,
+    place: Place,
+}
+
+type NodeKey = (IfIndex, AddressBlock);
+
+#[derive(Debug, Clone)]
+struct Node {
+    number: u32,
+    intervals: Vec<Interval>,
+    places: Vec<Place>,
+    ranges: (u32, u32),
+}
+
+/// What a change has done so far, to be taken back or to be completed: what is new in the place of
+/// what, or gone.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// The rules installed: where, and the slot that was there before.
-    installed: Vec<(FlowKey, RuleId, Slot, Option<Slot>)>,
-    own_added: Vec<Ipv4Addr>,
+    journal: Journal,
+    rules: BTreeMap<RuleId, Option<Installed>>,
+    flows: BTreeMap<FlowKey, Option<Flow>>,
+    nodes: BTreeMap<NodeKey, Option<Node>>,
 }
 
 impl Maps {
@@ -72,27 +90,29 @@ impl Maps {
             Refusal::new(Code::Internal, format!("{file}: {error}"), "is /sys mounted?")
         })?;
         Ok(Self {
-            flows: typed(ebpf, "flows")?,
-            slots: typed(ebpf, "slots")?,
-            outputs: typed(ebpf, "outputs")?,
-            own: typed(ebpf, "own")?,
+            tables: Tables::take(ebpf, sizes, grace)?,
             rule_stats: per_cpu_array(ebpf, "rule_stats")?,
             output_stats: per_cpu_array(ebpf, "output_stats")?,
             pass_stats: typed(ebpf, "pass_stats")?,
-            grace,
             cpus,
             sizes,
-            rules: HashMap::new(),
-            taken: BTreeMap::new(),
-            free_outputs: Extents::new(sizes.outputs),
-            free_slots: Extents::new(sizes.rules),
-            own_now: BTreeSet::new(),
+            rules: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            own: BTreeSet::new(),
         })
     }
 
     /// Installs what a change installs, if there is room. Until [`Maps::complete`] it can be taken back.
     pub(super) fn install(&mut self, change: &PlaneChange) -> Result<Pending, Refusal> {
-        let fits = |id: u32, size: u32| if id < size { Ok(()) } else { Err(full()) };
+        let fits = |id: u32, size: u32| {
+            let why = "more ids of rules or outputs than the eBPF maps have room for";
+            if id < size {
+                Ok(())
+            } else {
+                Err(Refusal::new(Code::Capacity, why, "raise [limits]"))
+            }
+        };
         change.fresh_rules.iter().try_for_each(|id| fits(id.0, self.sizes.rules))?;
         change.fresh_outputs.iter().try_for_each(|id| fits(id.0, self.sizes.outputs))?;
         let fresh: Vec<u32> = change.fresh_rules.iter().map(|id| id.0).collect();
@@ -101,8 +121,7 @@ impl Maps {
         self.zero(&fresh, OUTPUT_STATS, |maps| maps.output_stats.fd().as_fd())?;
 
         let mut pending = Pending::default();
-        let result = self.install_into(change, &mut pending);
-        match result {
+        match self.install_into(change, &mut pending) {
             Ok(()) => Ok(pending),
             Err(refusal) => {
                 self.take_back(pending);
@@ -111,128 +130,217 @@ impl Maps {
         }
     }
 
-    fn install_into(&mut self, change: &PlaneChange, done: &mut Pending) -> Result<(), Refusal> {
-        for address in change.own.difference(&self.own_now) {
-            self.own.insert(address.octets(), 1, 0).map_err(|e| refused("own", &e))?;
-            done.own_added.push(*address);
+    fn install_into(&mut self, change: &PlaneChange, pending: &mut Pending) -> Result<(), Refusal> {
+        for address in change.own.difference(&self.own) {
+            self.tables.insert_own(&mut pending.journal, *address)?;
         }
         for rule in &change.install {
-            self.install_rule(rule, done)?;
+            self.install_rule(rule, pending)?;
         }
+        for id in &change.remove {
+            if let Some(old) = self.rules.get(id) {
+                give_up_outputs(&mut pending.journal, old);
+                pending.rules.insert(*id, None);
+            }
+        }
+        // The flows that are touched, each with the new rules that take it.
+        let mut flows: BTreeMap<FlowKey, BTreeSet<RuleId>> = BTreeMap::new();
+        let mut sides = BTreeSet::new();
+        for (id, new) in &pending.rules {
+            let old = self.rules.get(id).map(|old| (old, false));
+            for (Installed { take, .. }, new) in
+                old.into_iter().chain(new.as_ref().map(|n| (n, true)))
+            {
+                if take.is_range() {
+                    sides.insert((take.interface, take.addresses.first().is_ipv6()));
+                } else {
+                    flows.entry(flow(take)).or_default().extend(new.then_some(id));
+                }
+            }
+        }
+        for (key, new) in flows {
+            self.install_flow(key, new, pending)?;
+        }
+        sides.into_iter().try_for_each(|side| self.install_nodes(side, pending))
+    }
+
+    /// Writes what the rule leads to; nothing leads to it yet.
+    fn install_rule(&mut self, rule: &PlaneRule, pending: &mut Pending) -> Result<(), Refusal> {
+        let old = self.rules.get(&rule.id);
+        let before = old.and_then(|old| old.rate);
+        let journal = &mut pending.journal;
+        let first = self.tables.write_outputs(journal, &rule.outputs)?;
+        self.tables.set_rate(journal, rule.id.0, rule.max_rate, before)?;
+        if let Some(old) = old {
+            give_up_outputs(journal, old);
+        }
+        let installed = Installed {
+            take: rule.take.clone(),
+            rate: rule.max_rate,
+            value: abi::slot(rule, first),
+            outputs: (first, rule.outputs.len() as u32),
+        };
+        pending.rules.insert(rule.id, Some(installed));
         Ok(())
     }
 
-    fn install_rule(&mut self, rule: &PlaneRule, done: &mut Pending) -> Result<(), Refusal> {
-        let count = rule.outputs.len() as u32;
-        let first = self.free_outputs.allocate(count).ok_or_else(full)?;
-        let before = self.taken.get(&rule.key).copied();
-        let number = match before {
-            Some(slot) => Some(slot.number),
-            None => self.free_slots.allocate(1),
-        };
-        let Some(number) = number else {
-            self.free_outputs.release(first, count);
-            return Err(full());
-        };
-        let slot = Slot { number, value: abi::slot(rule, first), first, count };
-        // From here on the rule is in `done`, so that a failure takes all of it back.
-        done.installed.push((rule.key, rule.id, slot, before));
-        self.taken.insert(rule.key, slot);
-        for (index, output) in (first..).zip(&rule.outputs) {
-            let raw = RawOutput::from(output);
-            self.outputs.set(index, raw, 0).map_err(|e| refused("outputs", &e))?;
+    fn install_flow(
+        &mut self,
+        key: FlowKey,
+        mut takers: BTreeSet<RuleId>,
+        pending: &mut Pending,
+    ) -> Result<(), Refusal> {
+        let old = self.flows.get(&key).cloned();
+        let kept = old.iter().flat_map(|old| &old.takers);
+        takers.extend(kept.filter(|id| !pending.rules.contains_key(id)));
+        let old = old.map(|old| old.place);
+        if takers.is_empty() {
+            if let Some(place) = old {
+                pending.journal.give_up(Removal::Flow(key));
+                give_up_place(&mut pending.journal, place);
+            }
+            pending.flows.insert(key, None);
+            return Ok(());
         }
-        self.slots.set(number, slot.value, 0).map_err(|e| refused("slots", &e))?;
-        if before.is_none() {
-            let key = RawKey::from(rule.key);
-            self.flows.insert(key, number, 0).map_err(|e| refused("flows", &e))?;
+        let place = self.install_place(old.as_ref(), takers.iter(), pending)?;
+        if old.is_none() {
+            self.tables.insert_flow(&mut pending.journal, key, place.slot)?;
         }
+        pending.flows.insert(key, Some(Flow { takers, place }));
+        Ok(())
+    }
+
+    /// Lets a place, which may be new, lead to these rules.
+    fn install_place<'i>(
+        &mut self,
+        old: Option<&Place>,
+        takers: impl Iterator<Item = &'i RuleId>,
+        pending: &mut Pending,
+    ) -> Result<Place, Refusal> {
+        let slot = match old {
+            Some(old) => old.slot,
+            None => self.tables.take_free(&mut pending.journal, Kind::Slots, 1)?,
+        };
+        let mut place = Place { slot, sources: BTreeMap::new() };
+        let mut value = abi::BY_SOURCE;
+        for id in takers {
+            let new = pending.rules.get(id).map(Option::as_ref);
+            let Some(rule) = new.unwrap_or_else(|| self.rules.get(id)) else { continue };
+            if rule.take.sources.is_empty() {
+                value = rule.value;
+            }
+            for source in &rule.take.sources {
+                let known = old.and_then(|old| old.sources.get(source)).copied();
+                let number = match known {
+                    Some(number) => number,
+                    None => self.tables.take_free(&mut pending.journal, Kind::Slots, 1)?,
+                };
+                self.tables.set_slot(&mut pending.journal, number, rule.value)?;
+                if known.is_none() {
+                    self.tables.insert_source(&mut pending.journal, (slot, *source), number)?;
+                }
+                place.sources.insert(*source, number);
+            }
+        }
+        self.tables.set_slot(&mut pending.journal, slot, value)?;
+        for (source, number) in old.into_iter().flat_map(|old| &old.sources) {
+            if !place.sources.contains_key(source) {
+                pending.journal.give_up(Removal::Source(slot, *source));
+                pending.journal.give_up(Removal::Slot(*number));
+            }
+        }
+        Ok(place)
+    }
+
+    /// All ranges of an interface and family, of which some have changed.
+    fn install_nodes(
+        &mut self,
+        (interface, v6): (IfIndex, bool),
+        pending: &mut Pending,
+    ) -> Result<(), Refusal> {
+        let here = |take: &Take| {
+            take.is_range() && take.interface == interface && take.addresses.first().is_ipv6() == v6
+        };
+        let kept = self.rules.iter().filter(|(id, _)| !pending.rules.contains_key(id));
+        let new = pending.rules.iter().filter_map(|(id, new)| Some((id, new.as_ref()?)));
+        let takes = kept.chain(new).filter(|(_, rule)| here(&rule.take));
+        let mut wanted = ranges::nodes(takes.map(|(id, rule)| (*id, &rule.take)));
+        let there = self.nodes.range(sides(interface)).map(|((_, block), _)| *block);
+        let there: Vec<_> = there.filter(|block| block.first().is_ipv6() == v6).collect();
+        for block in there {
+            let key = (interface, block);
+            match wanted.remove(&block) {
+                Some(intervals) => self.install_node(key, intervals, pending)?,
+                None => {
+                    let Some(node) = self.nodes.get(&key).cloned() else { continue };
+                    pending.journal.give_up(Removal::Prefix(interface, block, node.number));
+                    give_up_ranges(&mut pending.journal, node);
+                    pending.nodes.insert(key, None);
+                }
+            }
+        }
+        wanted.into_iter().try_for_each(|(block, intervals)| {
+            self.install_node((interface, block), intervals, pending)
+        })
+    }
+
+    fn install_node(
+        &mut self,
+        key: NodeKey,
+        intervals: Vec<Interval>,
+        pending: &mut Pending,
+    ) -> Result<(), Refusal> {
+        let old = self.nodes.get(&key).cloned();
+        let changed = |id: &RuleId| pending.rules.contains_key(id);
+        let same = old.as_ref().is_some_and(|old| old.intervals == intervals);
+        if same && !intervals.iter().flat_map(|interval| &interval.takers).any(changed) {
+            return Ok(());
+        }
+        if intervals.len() > RANGES_MAX {
+            let message = format!("more than {RANGES_MAX} ranges of ports for {}", key.1);
+            let hint = "join neighbouring ranges into one, or use rules of single flows";
+            return Err(Refusal::new(Code::Capacity, message, hint));
+        }
+        // New places for all: packets find the old ones until the node leads to the new.
+        let mut places = Vec::with_capacity(intervals.len());
+        let mut raw = Vec::with_capacity(intervals.len());
+        for Interval { first, last, takers } in &intervals {
+            let place = self.install_place(None, takers.iter(), pending)?;
+            raw.push(RawRange { first: *first, last: *last, slot: place.slot });
+            places.push(place);
+        }
+        let journal = &mut pending.journal;
+        let first = self.tables.write_ranges(journal, &raw)?;
+        let number = match &old {
+            Some(old) => old.number,
+            None => self.tables.take_free(journal, Kind::Nodes, 1)?,
+        };
+        let ranges = (first, raw.len() as u32);
+        self.tables.set_node(journal, number, abi::node(ranges.0, ranges.1))?;
+        match old {
+            Some(old) => give_up_ranges(journal, old),
+            None => self.tables.insert_prefix(journal, key, number)?,
+        }
+        pending.nodes.insert(key, Some(Node { number, intervals, places, ranges }));
         Ok(())
     }
 
     /// Brings back what was there before [`Maps::install`].
     pub(super) fn take_back(&mut self, pending: Pending) {
-        let mut free = Vec::new();
-        for (key, _, slot, before) in pending.installed.into_iter().rev() {
-            free.push((slot, before.is_none()));
-            match before {
-                Some(before) => {
-                    report("slots", self.slots.set(before.number, before.value, 0));
-                    self.taken.insert(key, before);
-                }
-                None => self.drop_key(key, slot.number),
-            }
-        }
-        for address in pending.own_added {
-            report("own", self.own.remove(&address.octets()));
-        }
-        if !self.wait() {
-            return;
-        }
-        for (slot, new) in free {
-            self.free_outputs.release(slot.first, slot.count);
-            if new {
-                self.free_slots.release(slot.number, 1);
-            }
-        }
+        self.tables.undo(pending.journal);
     }
 
     /// Removes what the change removes, waits until nothing uses it, and frees it.
     pub(super) fn complete(&mut self, pending: Pending, change: &PlaneChange) {
-        let installed: BTreeSet<FlowKey> = pending.installed.iter().map(|(k, ..)| *k).collect();
-        let moved = pending
-            .installed
-            .iter()
-            .filter_map(|(key, id, ..)| self.rules.get(id).filter(|old| *old != key).copied());
-        let removed = change.remove.iter().filter_map(|id| self.rules.get(id).copied());
-        let gone: BTreeSet<FlowKey> =
-            moved.chain(removed).filter(|key| !installed.contains(key)).collect();
-
-        let mut free_outputs: Vec<(u32, u32)> = pending
-            .installed
-            .iter()
-            .filter_map(|(.., before)| *before)
-            .map(|s| (s.first, s.count))
-            .collect();
-        let mut free_slots = Vec::new();
-        for key in gone {
-            if let Some(slot) = self.taken.get(&key).copied() {
-                self.drop_key(key, slot.number);
-                free_outputs.push((slot.first, slot.count));
-                free_slots.push(slot.number);
-            }
+        let Pending { journal, rules, flows, nodes } = pending;
+        self.tables.complete(journal);
+        merge(&mut self.rules, rules);
+        merge(&mut self.flows, flows);
+        merge(&mut self.nodes, nodes);
+        for address in self.own.difference(&change.own) {
+            self.tables.remove_own(*address);
         }
-        for id in &change.remove {
-            self.rules.remove(id);
-        }
-        self.rules.extend(pending.installed.iter().map(|(key, id, ..)| (*id, *key)));
-        let free = free_outputs.is_empty() || self.wait();
-        for address in self.own_now.difference(&change.own) {
-            report("own", self.own.remove(&address.octets()));
-        }
-        self.own_now.clone_from(&change.own);
-        if !free {
-            return;
-        }
-        free_outputs.into_iter().for_each(|(first, count)| self.free_outputs.release(first, count));
-        free_slots.into_iter().for_each(|number| self.free_slots.release(number, 1));
-    }
-
-    /// No packet finds the key from here on; its slot is empty for those that already have.
-    fn drop_key(&mut self, key: FlowKey, number: u32) {
-        report("slots", self.slots.set(number, 0, 0));
-        report("flows", self.flows.remove(&RawKey::from(key)));
-        self.taken.remove(&key);
-    }
-
-    /// Whether nobody uses the old rules any more. If that cannot be known, their places are lost
-    /// rather than used again.
-    fn wait(&self) -> bool {
-        let waited = self.grace.wait();
-        if let Err(error) = &waited {
-            tracing::error!(%error, "cannot wait for the eBPF program to let go of old rules");
-        }
-        waited.is_ok()
+        self.own.clone_from(&change.own);
     }
 
     fn zero<'m>(
@@ -329,7 +437,61 @@ pub(super) struct Sizes {
     pub(super) outputs: u32,
 }
 
-fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
+impl Sizes {
+    /// Sources of all flows and ranges, beside one slot a flow.
+    pub(super) fn sources(self) -> u32 {
+        self.rules.saturating_mul(2)
+    }
+
+    pub(super) fn slots(self) -> u32 {
+        self.rules.saturating_add(self.ranges()).saturating_add(self.sources())
+    }
+
+    /// A range is repeated at every longer prefix within it.
+    pub(super) fn ranges(self) -> u32 {
+        self.rules.saturating_mul(2)
+    }
+}
+
+/// The flow of an exact rule.
+fn flow(take: &Take) -> FlowKey {
+    let (interface, address) = (take.interface, take.addresses.first());
+    FlowKey { interface, address, port: take.ports.first() }
+}
+
+/// The keys of all nodes of an interface.
+fn sides(interface: IfIndex) -> std::ops::RangeInclusive<NodeKey> {
+    let end = |address: IpAddr| (interface, AddressBlock::single(address));
+    (interface, AddressBlock::lowest())..=end(std::net::Ipv6Addr::from_bits(u128::MAX).into())
+}
+
+fn give_up_outputs(journal: &mut Journal, rule: &Installed) {
+    journal.give_up(Removal::Elements(Kind::Outputs, rule.outputs.0, rule.outputs.1));
+}
+
+fn give_up_place(journal: &mut Journal, place: Place) {
+    for (source, number) in place.sources {
+        journal.give_up(Removal::Source(place.slot, source));
+        journal.give_up(Removal::Slot(number));
+    }
+    journal.give_up(Removal::Slot(place.slot));
+}
+
+fn give_up_ranges(journal: &mut Journal, node: Node) {
+    node.places.into_iter().for_each(|place| give_up_place(journal, place));
+    journal.give_up(Removal::Elements(Kind::Ranges, node.ranges.0, node.ranges.1));
+}
+
+fn merge<K: Ord, V>(map: &mut BTreeMap<K, V>, changes: BTreeMap<K, Option<V>>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => drop(map.insert(key, value)),
+            None => drop(map.remove(&key)),
+        }
+    }
+}
+
+pub(super) fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
     ebpf: &mut Ebpf,
     name: &str,
 ) -> Result<T, Refusal> {
@@ -348,7 +510,7 @@ fn no_map(name: &str) -> Refusal {
     Refusal::new(Code::Internal, format!("the eBPF object has no map {name}"), "rebuild mcrd")
 }
 
-fn refused(map: &str, error: &dyn std::error::Error) -> Refusal {
+pub(super) fn refused(map: &str, error: &dyn std::error::Error) -> Refusal {
     let mut message = format!("the kernel refused the eBPF map {map}: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -356,19 +518,4 @@ fn refused(map: &str, error: &dyn std::error::Error) -> Refusal {
         source = cause.source();
     }
     Refusal::new(Code::Plane, message, "is memory short? `mcrctl status` shows the limits in force")
-}
-
-fn full() -> Refusal {
-    Refusal::new(
-        Code::Capacity,
-        "no room in the eBPF maps for the change",
-        "make it in smaller steps, or raise max_outputs under [limits] in the config and restart",
-    )
-}
-
-/// Taking something out of a map fails only when it is not there, which is what was wanted.
-fn report(map: &str, result: Result<(), aya::maps::MapError>) {
-    if let Err(error) = result {
-        tracing::debug!(map, error = &error as &dyn std::error::Error, "not removed");
-    }
 }

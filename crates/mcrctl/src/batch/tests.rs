@@ -22,6 +22,11 @@ fn mistakes_name_their_line() {
         ("add 'x", "line 1: missing closing quote"),
         ("set a", "line 1: the following required arguments were not provided"),
         ("--json remove a", "line 1: unexpected argument '--json' found"),
+        (
+            "remove a\nadd 239.1.1.1:5@eth0 239.2.1.1:6@eth1 --wait",
+            "line 2: --wait is not for one line",
+        ),
+        ("set a --ttl 3 --wait", "line 1: --wait is not for one line"),
         ("help", "line 1: unrecognized subcommand 'help'"),
     ] {
         let message = message(parse(text).expect_err(text));

@@ -36,9 +36,9 @@ fn a_after(line: &str) -> serde_json::Value {
 fn a_new_rule_has_the_options_of_the_command_line() {
     let added = steps(&["add 239.1.1.9:5000@eth0 239.2.1.9:1@eth1 239.2.1.8:1@eth1,ttl=4,dscp=0 \
                          --name n --ttl keep --dscp 46 --comment 'studio A' --local no --join no \
-                         --disabled"]);
+                         --max-rate 5000pps --disabled --wait"]);
     let expected = json!([{"add": {"name": "n", "comment": "studio A", "local": "no", "join": "no",
-        "input": "239.1.1.9:5000@eth0", "enabled": false, "outputs": [
+        "max_rate": "5kpps", "input": "239.1.1.9:5000@eth0", "enabled": false, "outputs": [
             {"to": "239.2.1.9:1@eth1", "ttl": "keep", "dscp": 46},
             {"to": "239.2.1.8:1@eth1", "ttl": 4, "dscp": 0}]}}]);
     assert_eq!(added, Ok(expected));
@@ -55,6 +55,7 @@ fn set_changes_what_it_names_and_nothing_else() {
         ("--input 239.1.1.3:5000@eth0", "input", json!("239.1.1.3:5000@eth0")),
         ("--local yes", "local", json!("yes")),
         ("--join no", "join", json!("no")),
+        ("--max-rate 20mbit", "max_rate", json!("20mbit")),
         (
             "--output 239.3.1.1:1@eth1 --output 239.3.1.2:1@eth1,ttl=2 --ttl 3",
             "outputs",
@@ -85,6 +86,48 @@ fn an_input_takes_the_place_of_its_sources() {
     let Step::Replace { rule, .. } = &draft.steps()[0] else { panic!("{draft:?}") };
     assert_eq!(rule.input, "10.0.0.3@239.1.1.1:5000@eth0");
     assert_eq!(rule.sources, Vec::<String>::new());
+}
+
+#[test]
+fn a_rate_is_taken_away_by_none() {
+    let mut list = two_rules();
+    list.rules[0].rule.max_rate = Some("20mbit".into());
+    for (options, left) in [("--max-rate none", None), ("--ttl 3", Some("20mbit".to_owned()))] {
+        let mut draft = Draft::new(list.clone());
+        let words = shell_words::split(&format!("set a {options}")).unwrap();
+        draft.make(&Line::try_parse_from(words).unwrap().change).unwrap();
+        let Step::Replace { rule, .. } = &draft.steps()[0] else { panic!("{draft:?}") };
+        assert_eq!(rule.max_rate, left, "{options}");
+    }
+}
+
+#[test]
+fn inputs_and_outputs_of_every_kind_are_taken() {
+    for (line, input, output) in [
+        (
+            "add [ff3e::8000:1]:5000@eth0 [ff35::1]:6000@eth1",
+            "[ff3e::8000:1]:5000@eth0",
+            "[ff35::1]:6000@eth1",
+        ),
+        ("add 239.1.1.9:5000@eth0 10.9.0.7:6000", "239.1.1.9:5000@eth0", "10.9.0.7:6000"),
+        ("add 10.0.0.9:5000@eth0 239.2.1.9:6000@wg0", "10.0.0.9:5000@eth0", "239.2.1.9:6000@wg0"),
+        (
+            "add 239.9.1.0/24:5000-5015@eth0 239.8.1.0/24@eth1",
+            "239.9.1.0/24:5000-5015@eth0",
+            "239.8.1.0/24@eth1",
+        ),
+    ] {
+        let expected = json!([{"add": {"input": input, "outputs": [output]}}]);
+        assert_eq!(steps(&[line]), Ok(expected), "{line}");
+    }
+}
+
+#[test]
+fn several_sources_are_a_list() {
+    let steps = steps(&["add 10.0.0.2,10.0.0.1@232.1.1.1:5000@eth0 10.1.0.1@232.2.1.1:6000@eth1"]);
+    let rule = json!({"input": "232.1.1.1:5000@eth0", "sources": ["10.0.0.1", "10.0.0.2"],
+        "outputs": ["10.1.0.1@232.2.1.1:6000@eth1"]});
+    assert_eq!(steps, Ok(json!([{"add": rule}])));
 }
 
 #[test]
@@ -161,6 +204,12 @@ fn what_cannot_be_is_refused() {
         ("add 239.1.1.9:5@eth0 239.2.1.1:6@eth1,tll=3", "\"tll=3\" is not an option"),
         ("set a --ttl 0", "ttl = 0 is not a time to live"),
         ("set a --dscp 64", "dscp = 64 is not a code point"),
+        ("set a --max-rate 5000", "max_rate = \"5000\" is not a rate"),
+        ("add 239.1.1.9:5@eth0 [ff3e::1]:6@eth1", "are of different families"),
+        ("add 239.0.0.0/9:5@eth0 239.128.0.0/9@eth1", "are the most of a rule"),
+        ("add 239.1.0.0/16:5@eth0 239.2.0.0/24@eth1 --join no", "have different sizes"),
+        ("add 10.0.0.1@10.0.0.9:5@eth0 239.2.1.1:6@eth1", "a source list on a unicast input"),
+        ("set a --input [ff02::1]:5@eth0", "is a link-local group"),
         ("set a --name 'x y'", "is not a rule name"),
         ("output add a 239.2.1.1:6000@eth1", "is there twice"),
         ("output remove a 239.2.1.3:6000@eth1", "rule a has no output 239.2.1.3:6000@eth1"),

@@ -24,6 +24,24 @@ fn three_rules() -> RuleList {
     read(json!({"generation": 3, "rules": rules}))
 }
 
+fn rules_with_many_sources() -> RuleList {
+    let sources = |network: &str| (1..=12).map(|n| format!("{network}{n}")).collect::<Vec<_>>();
+    let view = |named: bool, input: &str, sources: Vec<String>, output: &str| {
+        let mut rule = json!({"input": input, "sources": sources, "outputs": [output]});
+        if named {
+            rule["name"] = json!("desk");
+            rule["max_rate"] = json!("5kpps");
+        }
+        json!({"name": "desk", "named": named, "origin": "runtime", "state": "idle", "rule": rule})
+    };
+    let (v4, v6) = ("232.1.1.1:5000@eth0", "[ff3e::1]:5000@eth0");
+    read(json!({"generation": 3, "rules": [
+        view(true, v4, sources("10.0.0."), "10.9.0.7:6000"),
+        view(true, v6, sources("2001:db8::"), "[2001:db8:9::7]:6000"),
+        view(false, v4, sources("10.0.0."), "239.2.1.1:6000@eth1"),
+    ]}))
+}
+
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
@@ -62,6 +80,12 @@ fn running() -> Value {
             {"name": "eth0", "index": 2, "groups": 3, "passed": {"no-rule": 7, "tagged": 1}},
             {"name": "eth0.10", "index": 12, "groups": 1, "passed": {}}],
         "program": {"runs": 1000, "nanoseconds": 215_400}})
+}
+
+#[test]
+fn many_sources_and_a_rate() {
+    let list = rules_with_many_sources();
+    assert_snapshot!(format!("{}\n{}", super::list(&list), rules(&list)));
 }
 
 #[test]

@@ -24,6 +24,37 @@ fn add_is_one_post() {
 }
 
 #[test]
+fn a_change_may_come_before_what_it_needs() {
+    let fake = Fake::with_rules(two_rules(), change(&["n"], &["a"], &[]));
+    let add = "add 239.1.1.9:5@eth7 239.2.1.9:6@eth1";
+    let run = |words: &str| assert_eq!(fake.run(words).code, Some(0), "{words}");
+    run(&format!("{add} --wait"));
+    run("set a --output 239.2.1.9:6@eth7 --wait");
+    run("output add a 10.9.0.7:6 --wait");
+    let ran = fake.run_with("batch --wait -", &format!("{add}\nenable a\n"));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let changes: Vec<String> =
+        fake.lines().into_iter().filter(|line| !line.starts_with("GET")).collect();
+    let patch = "PATCH /v1/rules?wait=true";
+    assert_eq!(changes, ["POST /v1/rules?wait=true", patch, patch, patch]);
+    let ran = fake.run_with("batch -", &format!("{add} --wait\n"));
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.ends_with("hint: say it of all: `mcrctl batch --wait`\n"), "{}", ran.err);
+}
+
+#[test]
+fn a_rate_is_set_and_taken_away() {
+    let mut rules = two_rules();
+    rules["rules"][0]["rule"]["max_rate"] = json!("20mbit");
+    let fake = Fake::with_rules(rules, change(&["n"], &["a"], &[]));
+    let ran = fake.run("add 239.1.1.9:5@eth0 239.2.1.9:6@eth1 --max-rate 5000pps");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(fake.asked()[0].body["max_rate"], "5000pps");
+    assert_eq!(fake.run("set a --max-rate none").code, Some(0));
+    assert_eq!(fake.asked()[2].body[0]["replace"]["rule"].get("max_rate"), None);
+}
+
+#[test]
 fn remove_is_one_patch() {
     let fake = Fake::with_rules(json!(null), change(&[], &[], &["a", "b"]));
     let ran = fake.run("remove a 239.1.1.2:5@eth0");

@@ -29,6 +29,19 @@ fn a_good_file_passes_the_check() {
 }
 
 #[test]
+fn a_file_may_have_rules_of_every_kind() {
+    let text = "[[rule]]\nname = \"v6\"\ninput = \"[ff3e::8000:1]:5000@eth0\"\n\
+                sources = [\"2001:db8::1\", \"2001:db8::2\"]\nmax_rate = \"20mbit\"\n\
+                outputs = [\"[ff15::1]@eth1\", \"[2001:db8:9::7]:6000\"]\n\
+                [[rule]]\ninput = \"10.0.0.1:5000-5015@eth0\"\noutputs = [\"10.9.0.7:6000-6015\"]\n\
+                [[rule]]\ninput = \"239.1.1.0/24:5000@tun0\"\njoin = \"no\"\n\
+                outputs = [\"keep@239.2.1.0/24@wg0\"]\n";
+    let ran = with_stdin("check -", text);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    assert_eq!(ran.out, "3 rules, no mistakes found\n");
+}
+
+#[test]
 fn what_may_not_be_meant_is_a_warning_of_the_check() {
     let ran = with_stdin("check -", &rule("ssm", "232.1.1.1:5000@eth0", "239.2.1.1:6000@eth1"));
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), "1 rule, no mistakes found\n"));
@@ -82,11 +95,11 @@ fn apply_sends_the_whole_file_and_prints_the_difference() {
     let ran = fake.run(&format!("apply {file}"));
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
     assert_eq!(ran.out, "+ a\n~ b\n~ c\n- d\n1 added, 2 changed, 1 removed\n");
-    let dry = fake.run_with("apply - --dry-run --allow-empty", GOOD);
+    let dry = fake.run_with("apply - --dry-run --allow-empty --wait", GOOD);
     assert!(dry.out.ends_with("would be 1 added, 2 changed, 1 removed\n"), "{dry:?}");
     let asked = fake.asked();
-    assert_eq!(asked[0].line, "PUT /v1/rules?dry_run=false&allow_empty=false");
-    assert_eq!(asked[1].line, "PUT /v1/rules?dry_run=true&allow_empty=true");
+    assert_eq!(asked[0].line, "PUT /v1/rules?dry_run=false&allow_empty=false&wait=false");
+    assert_eq!(asked[1].line, "PUT /v1/rules?dry_run=true&allow_empty=true&wait=true");
     let rules = json!({"rules": [
         {"name": "a", "input": "239.1.1.1:5000@eth0", "outputs": [
             {"to": "239.2.1.1:6000@eth1", "ttl": 16}, {"to": "239.2.1.2:6000@eth1", "ttl": 8}]},
@@ -122,7 +135,12 @@ fn settings_of_mcrd_in_an_applied_file_are_a_warning() {
 
 #[test]
 fn what_is_saved_passes_the_check_and_applies_as_the_same_rules() {
-    let fake = Fake::with_rules(two_rules(), change(&[], &[], &[]));
+    let mut list = two_rules();
+    let rule = &mut list["rules"][1]["rule"];
+    rule["input"] = json!("232.1.1.2:5000@eth0");
+    rule["sources"] = json!(["10.0.0.1", "10.0.0.2"]);
+    rule["max_rate"] = json!("20mbit");
+    let fake = Fake::with_rules(list.clone(), change(&[], &[], &[]));
     let file = fake.folder.path().join("saved.toml");
     let ran = fake.run(&format!("save --to {}", file.display()));
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
@@ -132,7 +150,6 @@ fn what_is_saved_passes_the_check_and_applies_as_the_same_rules() {
 
     assert_eq!(fake.run(&format!("apply {}", file.display())).code, Some(0));
     let applied = fake.asked().last().unwrap().body["rules"].clone();
-    let list = two_rules();
     let saved: Vec<&Value> =
         list["rules"].as_array().unwrap().iter().map(|view| &view["rule"]).collect();
     assert_eq!(applied.as_array().unwrap().iter().collect::<Vec<_>>(), saved);

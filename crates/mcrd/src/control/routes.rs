@@ -124,7 +124,8 @@ async fn put(
     let guard = guard(&headers, &uri)?;
     let key = RuleKey::from_user(&name);
     let mut spec: RuleSpec = read(body, b'{').await?;
-    let by_input = RuleKey::from_user(&spec.input) == key;
+    // Its sources may stand beside the input.
+    let by_input = spec.check().is_ok_and(|rule| rule.key() == key);
     if spec.name.is_none() && !by_input {
         spec.name = Some(name);
     }
@@ -250,6 +251,7 @@ async fn read<T: DeserializeOwned>(body: Body, first: u8) -> Result<T, Refusal> 
 struct Flags {
     dry_run: bool,
     allow_empty: bool,
+    wait: bool,
 }
 
 fn flags(uri: &Uri) -> Result<Flags, Refusal> {
@@ -266,7 +268,7 @@ fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     })
 }
 
-/// `If-Match: GENERATION` and `?dry_run=true`.
+/// `If-Match: GENERATION`, `?dry_run=true` and `?wait=true`.
 fn guard(headers: &HeaderMap, uri: &Uri) -> Result<Guard, Refusal> {
     let generation = headers.get(header::IF_MATCH).map(|value| {
         let number = value.to_str().ok().and_then(|text| text.trim_matches('"').parse().ok());
@@ -278,5 +280,6 @@ fn guard(headers: &HeaderMap, uri: &Uri) -> Result<Guard, Refusal> {
             )
         })
     });
-    Ok(Guard { generation: generation.transpose()?, dry_run: flags(uri)?.dry_run })
+    let Flags { dry_run, wait, allow_empty: _ } = flags(uri)?;
+    Ok(Guard { generation: generation.transpose()?, dry_run, wait })
 }

@@ -228,6 +228,7 @@ pub(crate) fn requests_are_refused_by_the_page(plane: Plane) {
         ("POST", "/v1/rules", &format!("{good}{good}"), 400, "malformed", &["trailing"]),
         ("POST", "/v1/rules?colour=red", good, 400, "malformed", &["colour"]),
         ("POST", "/v1/rules?dry_run=perhaps", good, 400, "malformed", &["perhaps"]),
+        ("POST", "/v1/rules?wait=maybe", good, 400, "malformed", &["maybe"]),
         ("POST", "/v1/rules", none, 422, "invalid", &["has no outputs", "at least one"]),
         (
             "POST",

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * What is kept between packets: datagrams of which a first fragment was seen, identifications given
+ * out, and when the next packet of a rule is due. mcr-core's forward/fragments.rs, shared.rs, rate.rs.
+ */
+#ifndef MCR_STATE_H
+#define MCR_STATE_H
+
+#include "maps.h"
+#include "parse.h"
+
+/* The first of `count` numbers. */
+static __always_inline __u32 take_numbers(__u32 index, __u32 count)
+{
+	struct number *number = bpf_map_lookup_elem(&numbers, &index);
+	__u32 first;
+
+	if (!number)
+		return 0;
+	bpf_spin_lock(&number->lock);
+	first = number->next;
+	number->next = first + count;
+	bpf_spin_unlock(&number->lock);
+	return first;
+}
+
+/* The identification that a whole IPv4 datagram gets: a sequence for each pair of addresses. */
+static __always_inline __u16 id_of_whole(const struct headers *shall, __u32 count)
+{
+	__u32 source = bpf_ntohl(shall->source[V4_WORD]);
+	__u32 to = bpf_ntohl(shall->destination[V4_WORD]);
+	__u32 hash = (source ^ (to << 16 | to >> 16)) * 0x9e3779b1;
+
+	return bpf_htons(take_numbers(hash >> 22, count) & 0x7fff);
+}
+
+/* The identification that all fragments of a datagram get, as it stands in the packet. */
+static __always_inline __u32 id_of_fragment(const struct packet *packet, __u32 number)
+{
+	return packet->v6 ? bpf_htonl(number) : bpf_htons((number & 0xffff) | 0x8000);
+}
+
+static __always_inline void datagram_of(struct __sk_buff *skb, const struct packet *packet,
+					struct datagram_key *key)
+{
+	key->ifindex = skb->ifindex;
+	key->id = packet->headers.id;
+	copy_address(key->source, packet->headers.source);
+	copy_address(key->destination, packet->headers.destination);
+}
+
+/* Fills in what a later fragment does not have: its port, and its number. 0, or less if unknown. */
+static __always_inline int recall(struct __sk_buff *skb, struct packet *packet, __u32 *number)
+{
+	struct datagram_key key = {};
+	struct datagram *first;
+
+	datagram_of(skb, packet, &key);
+	first = bpf_map_lookup_elem(&datagrams, &key);
+	if (!first || bpf_ktime_get_ns() - first->seen > DATAGRAM_KNOWN_NS)
+		return -1;
+	packet->headers.destination_port = first->port;
+	*number = first->number;
+	return 0;
+}
+
+/* Remembers a datagram by its first fragment; its number. */
+static __always_inline __u32 remember(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct datagram_key key = {};
+	struct datagram first = {
+		.seen = bpf_ktime_get_ns(),
+		.number = take_numbers(NUMBER_FRAGMENTED, 1),
+		.port = packet->headers.destination_port,
+	};
+
+	datagram_of(skb, packet, &key);
+	bpf_map_update_elem(&datagrams, &key, &first, BPF_ANY);
+	return first.number;
+}
+
+/* Whether the packet is more than the rule's max_rate. */
+static __always_inline int is_too_fast(__u32 rule, const struct volume *volume)
+{
+	struct rate *rate = bpf_map_lookup_elem(&rates, &rule);
+	__u64 now = bpf_ktime_get_ns(), units, due;
+	int too_fast = 0;
+
+	if (!rate)
+		return 0;
+	bpf_spin_lock(&rate->lock);
+	units = rate->bits ? volume->bytes * 8 : volume->packets;
+	due = rate->due;
+	if (due > now + RATE_AHEAD_NS)
+		too_fast = 1;
+	else if (rate->per_second)
+		rate->due = (due > now ? due : now) + units * SECOND_NS / rate->per_second;
+	bpf_spin_unlock(&rate->lock);
+	return too_fast;
+}
+
+#endif
