@@ -168,7 +168,7 @@ fn claims(rule: &Rule, link: &Link) -> Arc<[Claim]> {
         IpAddr::V6(a) if is_link_local(a.into()) => {
             SocketAddr::V6(SocketAddrV6::new(a, port, 0, interface.0))
         }
-        address => SocketAddr::new(address, port),
+        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => SocketAddr::new(address, port),
     };
     (ports.first()..=ports.last()).map(|port| Claim::Port(socket(port))).collect()
 }

@@ -1,5 +1,7 @@
 //! The system calls that no crate wraps, one function each.
 
+pub(crate) mod groups;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -295,7 +295,7 @@ fn whole<'c>(socket: &Socket, slot: &Received<'_>, copy: &'c mut [u8]) -> Option
     let bytes = bytes.get(slot.before..)?;
     let same = bytes.len() == slot.length && bytes.starts_with(slot.bytes);
     let vnet = VnetHeader::read(vnet).without(slot.before);
-    same.then(|| Received { bytes, vnet, ..*slot })
+    same.then_some(Received { bytes, vnet, ..*slot })
 }
 
 /// Reads from a socket's queue; the length. An interface that went down leaves an error on the
