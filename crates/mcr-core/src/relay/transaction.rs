@@ -104,7 +104,14 @@ impl Relay {
                     self.actions.push_back(Action::Reply(id, Err(refusal)));
                 }
             }
-            Work::Links(links, now) => {
+            Work::Links(mut links, now) => {
+                // The questions of a rule that has come since they were asked; its own coming has
+                // brought the answers.
+                for query in self.route_queries() {
+                    if let Some(known) = self.links.routes.get(&query) {
+                        links.routes.entry(query).or_insert_with(|| known.clone());
+                    }
+                }
                 if links != self.links {
                     self.links = links;
                     self.begin_again(now);

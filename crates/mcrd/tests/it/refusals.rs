@@ -150,7 +150,10 @@ pub(crate) fn add_refuses_with_a_message_and_a_hint(plane: Plane) {
         ("[ff35::1]:5000@veth1 239.6.6.6:6000@veth2", &["different families", "one family"]),
         ("239.5.5.0/24:5000@veth1 239.6.6.0/25:6000@veth2", &["different sizes", "one to one"]),
         ("239.5.5.5:5000-5009@veth1 239.6.6.6:6000-6008@veth2", &["different sizes"]),
-        ("224.0.0.0/3:5000@veth1 239.6.6.6:6000@veth2", &["255.255.255.255", "groups are 224.0.0.0"]),
+        (
+            "224.0.0.0/3:5000@veth1 239.6.6.6:6000@veth2",
+            &["255.255.255.255", "groups are 224.0.0.0"],
+        ),
         ("239.5.5.5:65530-65540@veth1 239.6.6.6:6000@veth2", &["65540", "not a UDP port"]),
         ("10.0.0.1@10.0.0.2:5000@veth1 239.6.6.6:6000@veth2", &["source list", "unicast input"]),
         ("[ff02::5]:5000@veth1 [ff35::2]:6000@veth2", &["ff02::5", "link-local"]),
