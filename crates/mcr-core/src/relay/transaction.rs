@@ -104,7 +104,14 @@ impl Relay {
                     self.actions.push_back(Action::Reply(id, Err(refusal)));
                 }
             }
-            Work::Links(links, now) => {
+            Work::Links(mut links, now) => {
+                // The questions of a rule that has come since they were asked; its own coming has
+                // brought the answers.
+                for query in self.route_queries() {
+                    if let Some(known) = self.links.routes.get(&query) {
+                        links.routes.entry(query).or_insert_with(|| known.clone());
+                    }
+                }
                 if links != self.links {
                     self.links = links;
                     self.begin_again(now);
@@ -128,8 +135,7 @@ impl Relay {
         let differences = self.table.change(edits)?;
         let changed: Vec<(RuleKey, Arc<Entry>)> =
             differences.iter().filter_map(|difference| difference.after.clone()).collect();
-        let missing = strict && !guard.wait;
-        let refused = if missing { self.refuse_missing(&differences) } else { Ok(()) };
+        let refused = if strict { self.refuse_missing(&differences, guard.wait) } else { Ok(()) };
         let refused = refused.and_then(|()| self.refuse_too_many());
         if let Err(refusal) = refused {
             self.table.revert(differences);
@@ -347,8 +353,8 @@ impl Relay {
     }
 
     /// Refuses what cannot be served here, as far as it is new: what a rule had before may wait, so
-    /// that a rule can be mended while a part of it is down.
-    fn refuse_missing(&self, differences: &[Difference]) -> Result<(), Refusal> {
+    /// that a rule can be mended while a part of it is down; and with `wait` all may.
+    fn refuse_missing(&self, differences: &[Difference], wait: bool) -> Result<(), Refusal> {
         for difference in differences {
             let Some((key, entry)) = &difference.after else { continue };
             let rule = &entry.rule;
@@ -364,7 +370,8 @@ impl Relay {
                 })
             };
             let mut missing = resolve(rule, &self.links).missing.into_iter();
-            if let Some(Missing { refusal, .. }) = missing.find(|m| !m.sought && !had(m.part)) {
+            let missing = missing.find(|m| !wait && !m.sought && !had(m.part));
+            if let Some(Missing { refusal, .. }) = missing {
                 return Err(refusal.about(format_args!("rule {key}")));
             }
         }

@@ -22,16 +22,20 @@ fn switch(lab: &Lab, ends: &[(&str, &str, &str)]) {
 /// Two interfaces of the relay are on one switch.
 pub(crate) fn what_comes_back_through_a_switch_is_own(plane: Plane) {
     let lab = Lab::chain(plane);
-    switch(&lab, &[
-        ("relay", "left", "10.0.5.1/24"),
-        ("relay", "right", "10.0.5.2/24"),
-        ("sink", "veth6", "10.0.5.3/24"),
-    ]);
+    switch(
+        &lab,
+        &[
+            ("relay", "left", "10.0.5.1/24"),
+            ("relay", "right", "10.0.5.2/24"),
+            ("sink", "veth6", "10.0.5.3/24"),
+        ],
+    );
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.1.1.2:5002@left", "--name", "out"]);
     daemon.ok(&["add", "239.1.1.2:5002@right", "239.1.1.3:5003@veth2", "--name", "in"]);
     daemon.ok(&["add", "239.1.1.2:5002@left", "239.1.1.3:5003@veth2", "--name", "same"]);
-    let there = lab.receiver("sink", "--interface veth6 --group 239.1.1.2 --port 5002 --expect 200");
+    let there =
+        lab.receiver("sink", "--interface veth6 --group 239.1.1.2 --port 5002 --expect 200");
     let back = lab.receiver("sink", "--interface veth3 --group 239.1.1.3 --port 5003 --idle 500ms");
     lab.send("--group 239.1.1.1 --port 5001 --rate 1000 --count 200 --size 100");
     there.lossless(200);
@@ -48,11 +52,14 @@ pub(crate) fn what_comes_back_through_a_switch_is_own(plane: Plane) {
 pub(crate) fn a_circle_through_a_second_relay_ends_by_ttl(plane: Plane) {
     let lab = Lab::chain(plane);
     lab.add("relay2");
-    switch(&lab, &[
-        ("relay", "left", "10.0.5.1/24"),
-        ("relay2", "left", "10.0.5.2/24"),
-        ("gen", "veth8", "10.0.5.9/24"),
-    ]);
+    switch(
+        &lab,
+        &[
+            ("relay", "left", "10.0.5.1/24"),
+            ("relay2", "left", "10.0.5.2/24"),
+            ("gen", "veth8", "10.0.5.9/24"),
+        ],
+    );
     let first = lab.daemon(&[]);
     let instance = format!("{}-second", lab.name);
     let mut command = lab.command("relay2", env!("CARGO_BIN_EXE_mcrd"));

@@ -20,9 +20,11 @@ pub(crate) fn large_datagrams_come_out_as_they_came_in(plane: Plane) {
     let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);
     for k in 1..=4 {
-        let (from, to) = (format!("239.1.1.{k}:500{k}@veth1"), format!("239.10.1.{k}:600{k}@veth2"));
+        let (from, to) =
+            (format!("239.1.1.{k}:500{k}@veth1"), format!("239.10.1.{k}:600{k}@veth2"));
         daemon.ok(&["add", &from, &to, "--name", &format!("four{k}")]);
-        let (from, to) = (format!("[ff15::{k}]:500{k}@veth1"), format!("[ff15::a{k}]:600{k}@veth2"));
+        let (from, to) =
+            (format!("[ff15::{k}]:500{k}@veth1"), format!("[ff15::a{k}]:600{k}@veth2"));
         daemon.ok(&["add", &from, &to, "--name", &format!("six{k}")]);
     }
     let load = "--streams 4 --rate 200 --count 200 --size 4000";

@@ -148,7 +148,8 @@ pub(crate) fn what_is_larger_than_the_mtu_of_one_output_is_counted_there(plane: 
     let outputs = ["[ff15::6001]:6001@veth2", "[ff15::6002]:6002@veth4"];
     daemon.ok(&[&["add", "[ff15::5001]:5001@veth1"], &outputs[..], &["--name", "big"]].concat());
     let small = lab.receiver("sink", &format!("{SINK} --expect 50"));
-    let both = lab.receiver("sink", "--interface veth5 --group ff15::6002 --port 6002 --expect 250");
+    let both =
+        lab.receiver("sink", "--interface veth5 --group ff15::6002 --port 6002 --expect 250");
     // 1,232 bytes are 1,280 with the headers.
     let send = |size: u32, first: u32, count: u32| {
         let run = format!("--run 1 --first-sequence {first} --count {count}");
@@ -170,7 +171,7 @@ pub(crate) fn it_is_sent_from_the_stable_address(plane: Plane) {
     lab.ip("relay", "address add fd00:0:0:1::99/64 dev veth2 nodad preferred_lft 0");
     let daemon = lab.daemon(&[]);
     one_rule(&daemon);
-    let mut send = |from: &str| {
+    let send = |from: &str| {
         let capture = lab.capture("sink", "veth3", 10, "udp");
         let receiver = lab.receiver("sink", &format!("{SINK} --expect 10"));
         lab.send(&format!("{GEN} --rate 1000 --count 10 --size 100"));

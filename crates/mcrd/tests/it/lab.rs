@@ -246,9 +246,14 @@ impl Lab {
     pub(crate) fn capture(&self, role: &str, interface: &str, count: u32, filter: &str) -> Capture {
         let mut command = self.command(role, "timeout");
         let seconds = DEADLINE.as_secs().to_string();
+        // Short, so that many wait for room in its buffer; to a file, since nobody reads a pipe.
         command.args([&seconds, "tcpdump", "-i", interface, "-nn", "-vv", "--immediate-mode"]);
-        command.args(["-c", &count.to_string()]).args(filter.split(' '));
-        Capture(Background::capture(command.stdout(Stdio::piped())))
+        command.args(["-s", "256", "-c", &count.to_string()]).args(filter.split(' '));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.path().join(format!("capture-{number}"));
+        let capture = Background::capture(command.stdout(File::create(&path).unwrap()));
+        Capture(capture, path)
     }
 
     /// Sends from a namespace; returns the sender's report.

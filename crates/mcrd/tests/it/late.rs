@@ -39,11 +39,13 @@ pub(crate) fn add_with_wait_takes_what_comes_later(plane: Plane) {
     for n in 0..rules.len() {
         daemon.wait_state(&format!("r{n}"), "idle");
     }
-    let receiver = lab.receiver("gen", "--interface veth0 --group 239.10.1.1 --port 6001 --expect 200");
+    let receiver =
+        lab.receiver("gen", "--interface veth0 --group 239.10.1.1 --port 6001 --expect 200");
     lab.send_from("gen", &format!("--interface veth6 {LOAD}"));
     receiver.lossless(200);
     sums(&daemon.settled("r0", 200), 0, 200);
-    let receiver = lab.receiver("gen", "--interface veth9 --group 239.10.1.2 --port 6002 --expect 200");
+    let receiver =
+        lab.receiver("gen", "--interface veth9 --group 239.10.1.2 --port 6002 --expect 200");
     lab.send("--group 239.1.1.2 --port 5002 --rate 1000 --count 200 --size 100");
     receiver.lossless(200);
     sums(&daemon.settled("r1", 200), 0, 200);

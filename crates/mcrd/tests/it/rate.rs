@@ -67,7 +67,15 @@ pub(crate) fn the_others_have_their_own_rate(plane: Plane) {
     for (n, rate) in [(1, "100pps"), (2, "3kpps"), (3, "1mpps")] {
         let (input, output) = (format!("239.1.1.{n}:500{n}@veth1"), format!("239.10.1.{n}:600{n}"));
         let name = format!("s{n}");
-        daemon.ok(&["add", &input, &format!("{output}@veth2"), "--name", &name, "--max-rate", rate]);
+        daemon.ok(&[
+            "add",
+            &input,
+            &format!("{output}@veth2"),
+            "--name",
+            &name,
+            "--max-rate",
+            rate,
+        ]);
     }
     let sink = "--interface veth3 --group 239.10.1.2 --port 6002 --streams 2 --first-stream 2";
     let receiver = lab.receiver("sink", &format!("{sink} --expect 2000"));

@@ -96,7 +96,8 @@ pub(crate) fn two_rules_take_one_group_and_port_from_different_sources(plane: Pl
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "10.0.0.1@232.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
     daemon.ok(&["add", "10.0.0.3@232.1.1.1:5001@veth1", "239.10.1.2:6002@veth2", "--name", "b"]);
-    let said = daemon.refused(&["add", "10.0.0.9,10.0.0.3@232.1.1.1:5001@veth1", "239.9.9.9:9@veth2"]);
+    let said =
+        daemon.refused(&["add", "10.0.0.9,10.0.0.3@232.1.1.1:5001@veth1", "239.9.9.9:9@veth2"]);
     assert!(said.contains("taken by rule b"), "{said}");
     let first = lab.receiver("sink", &format!("{SINK} --expect 200"));
     let second =

@@ -185,7 +185,6 @@ behaviours! {
                 killing_a_worker_while_super_packets_come_loses_nothing,
                 past_the_queue,
                 a_ring_that_cannot_be_had_is_refused_with_the_remedy,
-                an_interface_without_ethernet_is_refused,
                 a_bridge_port_is_received_from,
                 what_a_ring_has_no_room_for_is_counted_there,
                 without_the_capability_for_large_buffers_it_runs_with_what_it_gets;
