@@ -10,6 +10,7 @@ mod lookups;
 mod maps;
 mod namespace;
 mod plane;
+mod random;
 mod tags;
 mod tun;
 mod vectors;

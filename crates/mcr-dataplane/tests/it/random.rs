@@ -17,7 +17,7 @@ use mcr_core::forward::{
 };
 use mcr_core::link::{IfIndex, Mac};
 use mcr_core::vectors::{INTERFACES, Vector};
-use mcr_core::verdict::Pass;
+use mcr_core::verdict::{OutputDrop, Pass};
 use mcr_core::wire::checksum;
 use mcr_dataplane::bpf::Attach;
 use socket2::Socket;
@@ -25,7 +25,7 @@ use socket2::Socket;
 use crate::namespace::{Namespace, frames_there, frames_until, run, wait_for};
 use crate::plane::{Kind, TestPlane};
 
-const FRAMES: u32 = 400;
+const FRAMES: u32 = 800;
 const SENDER_MAC: Mac = [2, 0, 0, 0, 0, 0x0a];
 const OUTPUTS: [&str; 3] = ["out0", "out1", "out2"];
 /// Exact ones and ranges, one in the other, with and without sources; groups and hosts.
@@ -89,16 +89,18 @@ const LAST: [[u8; 4]; 2] = [[239, 255, 255, 254], [239, 255, 255, 253]];
 #[test]
 fn the_program_does_what_the_specification_says() {
     run(|namespace| all(namespace, Kind::Bpf(Attach::Tcx), 1));
+    run(|namespace| all(namespace, Kind::Bpf(Attach::Tcx), 2));
 }
 
 #[test]
 fn the_program_on_clsact_does_what_the_specification_says() {
-    run(|namespace| all(namespace, Kind::Bpf(Attach::Clsact), 2));
+    run(|namespace| all(namespace, Kind::Bpf(Attach::Clsact), 3));
 }
 
 #[test]
 fn the_worker_does_what_the_specification_says() {
-    run(|namespace| all(namespace, Kind::Packet, 3));
+    run(|namespace| all(namespace, Kind::Packet, 4));
+    run(|namespace| all(namespace, Kind::Packet, 5));
 }
 
 fn all(namespace: &Namespace, kind: Kind, seed: u64) {
@@ -128,12 +130,16 @@ fn all(namespace: &Namespace, kind: Kind, seed: u64) {
     }
     // The generator makes something of everything.
     let counted = Pass::COUNTED.iter().map(|pass| pass.name());
-    for name in counted.chain(["forwarded", "not-ours"]) {
+    for name in counted.chain(["not-ours", "own", "forwarded"]) {
         assert!(kinds.contains_key(name), "no frame is {name}: {kinds:?}");
     }
     counters_agree(&mut plane, &model, kind);
     let different: BTreeSet<_> = model.identifications.values().collect();
     assert_eq!(different.len(), model.identifications.len(), "two datagrams have one number");
+    for drop in [OutputDrop::Mtu, OutputDrop::TtlExpired, OutputDrop::NoRoute] {
+        let dropped: u64 = model.outputs.iter().map(|output| output.dropped[drop as usize]).sum();
+        assert!(dropped > 0, "nothing is {}", drop.name());
+    }
 }
 
 fn counters_agree(plane: &mut TestPlane, model: &Model, kind: Kind) {
@@ -376,7 +382,8 @@ enum Part {
 impl Maker {
     fn frame(&mut self) -> Vec<u8> {
         self.number += 1;
-        let part = *self.random.of(&[Part::Whole, Part::Whole, Part::Whole, Part::First, Part::Later]);
+        let part =
+            *self.random.of(&[Part::Whole, Part::Whole, Part::Whole, Part::First, Part::Later]);
         let mut ip = self.addresses();
         let mut id = self.number;
         match (part, self.begun.last().copied()) {
@@ -418,7 +425,7 @@ impl Maker {
             _ => builder.ip(headers),
         };
         let mut frame = Vec::new();
-        let port = 4999 + random.below(6) as u16;
+        let port = if random.one_in(3) { 4999 + random.below(6) as u16 } else { 5000 };
         match random.below(20) {
             0 => builder.tcp(4000, port, 1, 1).write(&mut frame, &payload).unwrap(),
             1 => builder.icmpv4_echo_request(1, 1).write(&mut frame, &payload).unwrap(),
@@ -433,8 +440,15 @@ impl Maker {
         if random.one_in(3) {
             let host = *random.of(&["fd00::a1", "fd00::a2", "fd00:0:0:1::1"]);
             let group = *random.of(&[
-                "ff15::1", "ff15::1", "ff15::1:7", "ff15::1:7", "ff15::1:0", "ff15::1:ff", "fd00::2",
-                "ff15::9:9", "fd00::77",
+                "ff15::1",
+                "ff15::1",
+                "ff15::1:7",
+                "ff15::1:7",
+                "ff15::1:0",
+                "ff15::1:ff",
+                "fd00::2",
+                "ff15::9:9",
+                "fd00::77",
             ]);
             return Ip::V6(octets(host), octets(group));
         }
