@@ -148,7 +148,8 @@ fn counters_agree(plane: &mut TestPlane, model: &Model, kind: Kind) {
     // A worker counts after it has sent.
     wait_for("the counters", || {
         counters = plane.counters(bounds);
-        counters.outputs.last().unwrap().offered.packets == u64::from(FRAMES)
+        let mut last = counters.outputs.iter().rev().take(OUTPUTS.len());
+        last.all(|output| output.offered.packets == u64::from(FRAMES))
     });
     for (n, (is, shall)) in counters.rules.iter().zip(&model.rules).enumerate() {
         assert_eq!(is, shall, "{kind:?}, rule {n}");
@@ -477,7 +478,8 @@ impl Maker {
         match random.below(16) {
             0 => frame[checksum..checksum + 2].fill(0),
             1 => frame[checksum] ^= 0x10,
-            2 => frame.extend((0..=random.below(20)).map(|n| n as u8)),
+            // Only what is short is padded; a device drops a frame that its padding makes too long.
+            2 if payload < 1000 => frame.extend((0..=random.below(20)).map(|n| n as u8)),
             3 => frame.truncate(least + random.below((frame.len() - least) as u64) as usize),
             4 => {
                 let at = 14 + random.below(42) as usize;
