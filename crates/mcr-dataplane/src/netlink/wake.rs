@@ -92,7 +92,7 @@ impl Wake {
 
     /// Takes what is there; whether any of it matters.
     fn drain(
-        &mut self,
+        &self,
         buffer: &mut Vec<u8>,
         is_news: &impl Fn(&RouteNetlinkMessage) -> bool,
     ) -> io::Result<bool> {
