@@ -74,6 +74,13 @@ impl Background {
         Self(Some(child))
     }
 
+    /// Waits for its end; its standard output.
+    pub(crate) fn finish(mut self) -> Output {
+        let child = self.0.as_mut().unwrap();
+        wait_for("end of a program", || child.try_wait().unwrap().is_some());
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+
     /// Ends it by SIGINT; its standard output.
     pub(crate) fn stop(mut self) -> Output {
         let child = self.0.take().unwrap();
