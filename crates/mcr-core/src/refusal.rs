@@ -47,8 +47,6 @@ pub enum Code {
     Malformed,
     /// A flow, name or option does not follow the grammar, or is not allowed.
     Invalid,
-    /// Valid, but this version does not relay it yet.
-    NotYet,
     /// The rule, or the page, does not exist.
     NotFound,
     /// A name, an input or an output is already taken, or rules form a circle.
@@ -79,7 +77,6 @@ impl Code {
         match self {
             Self::Malformed => "malformed",
             Self::Invalid => "invalid",
-            Self::NotYet => "not-yet",
             Self::NotFound => "not-found",
             Self::Conflict => "conflict",
             Self::Machine => "machine",
@@ -106,7 +103,6 @@ impl Code {
             Self::TooLarge => 413,
             Self::Invalid | Self::Machine => 422,
             Self::Internal => 500,
-            Self::NotYet => 501,
             Self::Join | Self::Plane => 503,
             Self::Capacity => 507,
         }

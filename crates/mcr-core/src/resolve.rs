@@ -149,14 +149,17 @@ fn to_stack(local: Local, input: &Link) -> ToStack {
 fn claims(rule: &Rule, link: &Link) -> Arc<[Claim]> {
     let Input { addresses, ports, sources, .. } = &rule.input;
     let interface = link.index;
+    if addresses.first().is_multicast() && !rule.join {
+        return Arc::default();
+    }
     if addresses.first().is_multicast() {
         let from: Vec<Option<IpAddr>> = match &sources[..] {
             [] => vec![None],
             sources => sources.iter().copied().map(Some).collect(),
         };
-        let groups = addresses.iter().filter(|_| rule.join);
         let each = |group| from.iter().map(move |source| (group, *source));
-        return groups
+        return addresses
+            .iter()
             .flat_map(each)
             .map(|(group, source)| Claim::Group(Membership { interface, group, source }))
             .collect();
@@ -165,7 +168,7 @@ fn claims(rule: &Rule, link: &Link) -> Arc<[Claim]> {
         IpAddr::V6(a) if is_link_local(a.into()) => {
             SocketAddr::V6(SocketAddrV6::new(a, port, 0, interface.0))
         }
-        address => SocketAddr::new(address, port),
+        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => SocketAddr::new(address, port),
     };
     (ports.first()..=ports.last()).map(|port| Claim::Port(socket(port))).collect()
 }

@@ -1,127 +1,80 @@
-//! Group memberships: sockets that join and receive nothing.
+//! What makes this host receive: groups that are joined, and unicast ports that are held.
 //!
-//! The kernel counts groups per socket (`igmp_max_memberships`, 20 by default, per network
-//! namespace), so a full socket is left as it is and the next one is opened: thousands of groups
-//! need no sysctl. The sockets are not bound to a port, so no packet is ever queued on them.
+//! Either is a socket that receives nothing. No packet is ever queued on those that join, since they
+//! are bound to no port, and those that hold a port drop everything.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+mod groups;
+mod ports;
+mod refusals;
 
-use mcr_core::action::Membership;
-use mcr_core::link::IfIndex;
-use mcr_core::refusal::{Code, Refusal};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use std::time::Duration;
 
-/// The memberships of this process.
+use mcr_core::action::{Claim, Membership};
+use mcr_core::refusal::Refusal;
+
+use groups::Pool;
+pub use ports::HELD_MARK;
+use ports::Ports;
+
+/// Joins at once.
+const BURST: usize = 500;
+/// Two ticks of a kernel with HZ=100.
+const BETWEEN_BURSTS: Duration = Duration::from_millis(20);
+
+/// The memberships and the held ports of this process.
 #[derive(Default)]
 pub struct JoinSockets {
-    sockets: Vec<JoinSocket>,
-    held: BTreeMap<Membership, usize>,
-    /// Sockets that may have room.
-    roomy: Vec<usize>,
-}
-
-struct JoinSocket {
-    socket: Socket,
-    groups: usize,
+    /// IPv4 and IPv6, each from anyone and from named sources: the kernel does not take both for
+    /// one group on one socket.
+    pools: [Pool; 4],
+    ports: Ports,
 }
 
 impl JoinSockets {
-    /// Joins a group, on a new socket when all are full.
-    pub fn join(&mut self, membership: Membership) -> Result<(), Refusal> {
-        if self.held.contains_key(&membership) {
-            return Ok(());
+    /// Joins a group, on a new socket when all are full; or holds a port.
+    pub fn join(&mut self, claim: Claim) -> Result<(), Refusal> {
+        match claim {
+            Claim::Group(membership) => self.pool(membership).join(membership),
+            Claim::Port(address) => self.ports.hold(address),
         }
-        loop {
-            let index = match self.roomy.last() {
-                Some(index) => *index,
-                None => self.open().map_err(|error| no_socket(membership, &error))?,
-            };
-            let JoinSocket { socket, groups } = &mut self.sockets[index];
-            match join(socket, membership) {
-                Ok(()) => {
-                    *groups += 1;
-                    self.held.insert(membership, index);
-                    return Ok(());
-                }
-                // The socket is full.
-                Err(error) if is_enobufs(&error) && *groups > 0 => {
-                    self.roomy.pop();
-                }
-                Err(error) => return Err(refused(membership, &error)),
+    }
+
+    /// The same for many, in bursts that a network can take.
+    ///
+    /// Under IGMPv2 each group is a packet of its own, and the kernel sends the first ones of all in
+    /// one tick of its clock (`IGMP_INITIAL_REPORT_DELAY`), before it delivers any: a veth pair drops
+    /// what is more than `net.core.netdev_max_backlog`, 1,000 by default.
+    pub async fn join_all(&mut self, claims: Vec<Claim>) -> Vec<(Claim, Result<(), Refusal>)> {
+        let mut results = Vec::with_capacity(claims.len());
+        for burst in claims.chunks(BURST) {
+            if !results.is_empty() {
+                tokio::time::sleep(BETWEEN_BURSTS).await;
             }
+            results.extend(burst.iter().map(|claim| (*claim, self.join(*claim))));
+        }
+        results
+    }
+
+    /// Leaves a group, or gives up a port. What is not held is left alone.
+    pub fn leave(&mut self, claim: Claim) {
+        match claim {
+            Claim::Group(membership) => self.pool(membership).leave(membership),
+            Claim::Port(address) => self.ports.give_up(address),
         }
     }
 
-    /// Leaves a group. One that is not held is left alone.
-    pub fn leave(&mut self, membership: Membership) {
-        let Some(index) = self.held.remove(&membership) else { return };
-        let JoinSocket { socket, groups } = &mut self.sockets[index];
-        let interface = InterfaceIndexOrAddress::Index(membership.interface.0);
-        // Also when the interface is deleted: the entry keeps a place on the socket until then.
-        let _ = socket.leave_multicast_v4_n(&membership.group, &interface);
-        *groups -= 1;
-        if !self.roomy.contains(&index) {
-            self.roomy.push(index);
-        }
+    /// Binds the ports that somebody else had and has since closed. To be called now and then: the
+    /// kernel does not tell.
+    pub fn bind_again(&mut self) {
+        self.ports.bind_again();
     }
 
-    /// Number of sockets used.
+    /// Number of sockets that join groups.
     pub fn sockets(&self) -> usize {
-        self.sockets.len()
+        self.pools.iter().map(Pool::sockets).sum()
     }
 
-    fn open(&mut self) -> io::Result<usize> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        self.sockets.push(JoinSocket { socket, groups: 0 });
-        let index = self.sockets.len() - 1;
-        self.roomy.push(index);
-        Ok(index)
+    fn pool(&mut self, Membership { group, source, .. }: Membership) -> &mut Pool {
+        &mut self.pools[usize::from(group.is_ipv6()) * 2 + usize::from(source.is_some())]
     }
-}
-
-fn join(socket: &Socket, Membership { interface, group }: Membership) -> io::Result<()> {
-    socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface.0))
-}
-
-fn is_enobufs(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOBUFS)
-}
-
-/// A first join on a new socket has failed: the limit is not the number of groups on it.
-fn refused(Membership { interface, group }: Membership, error: &io::Error) -> Refusal {
-    let message = format!("the kernel refused to join {group} on {}: {error}", name(interface));
-    match error.raw_os_error() {
-        Some(libc::ENOBUFS) => {
-            let limits = [sysctl("net/ipv4/igmp_max_memberships"), sysctl("net/core/optmem_max")];
-            Refusal::new(
-                Code::Join,
-                format!("{message}; {}", limits.join(", ")),
-                "ENOBUFS on a join is a limit of groups a socket or of optmem_max, never of socket \
-                 buffers: raise net.ipv4.igmp_max_memberships to at least 1, or net.core.optmem_max",
-            )
-        }
-        Some(libc::ENODEV) => Refusal::new(Code::Join, message, "is the interface still there?"),
-        _ => Refusal::new(Code::Join, message, "see igmp(7) of your kernel's documentation"),
-    }
-}
-
-fn no_socket(Membership { interface, group }: Membership, error: &io::Error) -> Refusal {
-    Refusal::new(
-        Code::Join,
-        format!("no socket to join {group} on {}: {error}", name(interface)),
-        "raise the limit of open files (LimitNOFILE= in the unit, `ulimit -n`): every 20 groups \
-         take a socket",
-    )
-}
-
-fn name(interface: IfIndex) -> String {
-    crate::netlink::name_of(interface).unwrap_or_else(|_| format!("interface {interface}"))
-}
-
-fn sysctl(path: &str) -> String {
-    let value = fs::read_to_string(format!("/proc/sys/{path}"));
-    let value = value.map_or_else(|error| error.to_string(), |value| value.trim().to_owned());
-    format!("{} = {value}", path.replace('/', "."))
 }

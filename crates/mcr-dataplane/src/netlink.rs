@@ -1,38 +1,45 @@
-//! What netlink (rtnetlink(7)) says of the machine: a snapshot of all interfaces, and a wake-up
-//! whenever it may have changed. Whoever is woken takes a new snapshot: nothing is followed step
-//! by step, so nothing can be missed.
+//! What netlink (rtnetlink(7)) says of the machine: a snapshot of its interfaces, of the routes that
+//! rules have asked for and of the neighbours that they need, and a wake-up whenever it may have
+//! changed. Whoever is woken takes a new snapshot: nothing is followed step by step, so nothing can
+//! be missed.
+//!
+//! Of what a busy host tells without end, only what is needed is listened to: routes while a rule
+//! asks for one, neighbours while one is needed, and of them no others.
 
+mod ask;
+mod interfaces;
+mod neighbours;
+mod routes;
 mod tc;
+mod wake;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 
+use futures_util::StreamExt;
 use futures_util::future::select;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt};
-use mcr_core::flow::InterfaceName;
-use mcr_core::link::{IfIndex, Link, LinkKind, Links};
+use mcr_core::link::{IfIndex, LinkKind, Links, NextHop, Route, RouteQuery};
 use mcr_core::refusal::{Code, Refusal};
+use mcr_core::relay::Routes;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use netlink_sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
+use ask::Asker;
+use neighbours::Neighbours;
 pub(crate) use tc::{is_exists, programs, remove_empty_clsact};
+use wake::Wake;
 
 /// A connection to the kernel, and its notifications.
 pub struct Netlink {
     handle: Handle,
     notifications: BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    /// Changes of `mc_forwarding`, which rtnetlink cannot read; here they only wake.
-    netconf: TokioSocket,
+    wake: Wake,
+    asker: Asker,
+    neighbours: Neighbours,
 }
 
 impl Netlink {
@@ -44,10 +51,13 @@ impl Netlink {
             MulticastGroup::Ipv6Ifaddr,
         ])?;
         tokio::spawn(connection);
-        let mut netconf = TokioSocket::new(NETLINK_ROUTE)?;
-        netconf.socket_mut().bind_auto()?;
-        netconf.socket_mut().add_membership(MulticastGroup::Ipv4Netconf as u32)?;
-        Ok(Self { handle, notifications: notifications.boxed(), netconf })
+        Ok(Self {
+            handle,
+            notifications: notifications.boxed(),
+            wake: Wake::open()?,
+            asker: Asker::open()?,
+            neighbours: Neighbours::default(),
+        })
     }
 
     /// Waits until something may have changed; takes all notifications that are there.
@@ -57,115 +67,50 @@ impl Netlink {
         let mut ready = (&mut self.notifications).ready_chunks(1024);
         let links =
             async { ready.next().await.map(|_| ()).ok_or(io::ErrorKind::BrokenPipe.into()) };
-        let netconf = read_netconf(&mut self.netconf);
-        select(pin!(links), pin!(netconf)).await.factor_first().0
+        let rest = self.wake.wait(|message| self.neighbours.is_news(message));
+        select(pin!(links), pin!(rest)).await.factor_first().0
     }
 
-    /// All interfaces as they are.
-    pub async fn links(&self) -> Result<Links, rtnetlink::Error> {
-        let messages: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
-        let mut addresses: BTreeMap<u32, Vec<(bool, IpAddr)>> = BTreeMap::new();
-        let mut stream = self.handle.address().get().execute();
-        while let Some(message) = stream.try_next().await? {
-            let secondary = message.header.flags.contains(AddressHeaderFlags::Secondary);
-            let (mut local, mut any) = (None, None);
-            for attribute in &message.attributes {
-                // IFA_LOCAL is the address; on a point-to-point link IFA_ADDRESS is the peer's.
-                if let AddressAttribute::Local(address) = attribute {
-                    local = Some(*address);
-                } else if let AddressAttribute::Address(address) = attribute {
-                    any = Some(*address);
-                }
-            }
-            if let Some(address) = local.or(any) {
-                addresses.entry(message.header.index).or_default().push((secondary, address));
-            }
+    /// All interfaces as they are, the answers to `queries`, and those of the neighbours given to
+    /// [`Self::resolve`] that are resolved. From here on [`Self::changed`] watches the routes as long
+    /// as there are queries.
+    pub async fn links(
+        &mut self,
+        queries: &BTreeSet<RouteQuery>,
+    ) -> Result<Links, rtnetlink::Error> {
+        self.wake.watch_routes(!queries.is_empty());
+        let interfaces = interfaces::read(&self.handle).await?;
+        let routes = routes::ask(&mut self.asker, queries, &interfaces);
+        let neighbours = self.neighbours.read(&mut self.asker);
+        Ok(Links { interfaces, routes, neighbours })
+    }
+
+    /// Asks the routing table, of one unicast destination each.
+    pub async fn routes(&mut self, queries: &BTreeSet<RouteQuery>) -> Routes {
+        if queries.is_empty() {
+            return Routes::new();
         }
-        let parents: BTreeSet<u32> = messages.iter().filter_map(parent_of_shared).collect();
-        let mut links = BTreeMap::new();
-        for message in &messages {
-            if let Some((name, mut link)) = link(message) {
-                let mut found = addresses.remove(&message.header.index).unwrap_or_default();
-                found.sort_by_key(|(secondary, _)| *secondary);
-                link.addresses = found.into_iter().map(|(_, address)| address.into()).collect();
-                link.shared |= parents.contains(&message.header.index);
-                links.insert(name, link);
+        self.wake.watch_routes(true);
+        match interfaces::read(&self.handle).await {
+            Ok(interfaces) => routes::ask(&mut self.asker, queries, &interfaces),
+            Err(error) => {
+                let why = format!("the interfaces cannot be read: {error}");
+                queries.iter().map(|query| (query.clone(), Route::None(why.clone()))).collect()
             }
         }
-        Ok(Links { interfaces: links, ..Links::default() })
     }
-}
 
-/// Takes one message. One that was lost because the buffer was full (ENOBUFS) is a change too.
-#[expect(clippy::needless_pass_by_ref_mut, reason = "the trait's method needs it")]
-async fn read_netconf(socket: &mut TokioSocket) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(4096);
-    loop {
-        match socket.recv(&mut buffer).await {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
-            result => return result.map(drop),
-        }
+    /// Makes the kernel keep these neighbours resolved (`NTF_EXT_MANAGED`, Linux 5.16), and no others
+    /// for us. Entries that somebody else has made to stay are used as they are.
+    pub fn resolve(&mut self, wanted: &BTreeSet<NextHop>) {
+        self.wake.watch_neighbours(!wanted.is_empty());
+        self.neighbours.resolve(&mut self.asker, wanted);
     }
-}
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "netlink has attributes without number")]
-fn link(message: &LinkMessage) -> Option<(InterfaceName, Link)> {
-    let mut name = None;
-    let mut link = Link {
-        index: IfIndex(message.header.index),
-        kind: match message.header.link_layer_type {
-            LinkLayerType::Ether => LinkKind::Ethernet,
-            LinkLayerType::Loopback => LinkKind::Loopback,
-            other => LinkKind::Other(other.into()),
-        },
-        up: message.header.flags.contains(LinkFlags::Up),
-        carrier: message.header.flags.contains(LinkFlags::LowerUp),
-        no_arp: false,
-        mac: [0; 6],
-        mtu: 0,
-        addresses: Vec::new(),
-        shared: false,
-        mc_forwarding: false,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = text.parse::<InterfaceName>().ok(),
-            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().unwrap_or([0; 6]),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            // Whatever it is a port of takes its packets.
-            LinkAttribute::Controller(_) => link.shared = true,
-            _ => {}
-        }
+    /// Gives up the neighbours that an earlier process has left and that are not wanted.
+    pub fn settle(&mut self) {
+        self.neighbours.settle(&mut self.asker);
     }
-    let name = name?;
-    link.mc_forwarding = mc_forwarding(&name);
-    Some((name, link))
-}
-
-/// The interface that a macvlan or ipvlan stands on.
-#[expect(clippy::wildcard_enum_match_arm, reason = "netlink has attributes without number")]
-fn parent_of_shared(message: &LinkMessage) -> Option<u32> {
-    let (mut parent, mut stands_on) = (None, false);
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::Link(index) => parent = Some(*index),
-            LinkAttribute::LinkInfo(infos) => {
-                stands_on = infos.iter().any(|info| {
-                    let kinds = [InfoKind::MacVlan, InfoKind::MacVtap, InfoKind::IpVlan];
-                    matches!(info, LinkInfo::Kind(kind) if kinds.contains(kind))
-                });
-            }
-            _ => {}
-        }
-    }
-    parent.filter(|_| stands_on)
-}
-
-/// Whether a multicast routing daemon has made the interface one of its own.
-fn mc_forwarding(name: &InterfaceName) -> bool {
-    std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/mc_forwarding"))
-        .is_ok_and(|text| text.trim() != "0")
 }
 
 /// The name of an interface, for what takes no index.
@@ -186,11 +131,11 @@ pub(crate) fn name_of(index: IfIndex) -> Result<String, Refusal> {
 /// Whether an interface carries IP packets without a header of the link.
 pub(crate) fn is_bare(index: IfIndex) -> Result<bool, Refusal> {
     let name = name_of(index)?;
-    let number = crate::sys::link_type(&name).map_err(|error| {
+    let kind = crate::sys::link_kind(&name).map_err(|error| {
         let message = format!("interface {name} does not tell its link type: {error}");
         Refusal::new(Code::Machine, message, "is it still there?")
     })?;
-    Ok(LinkKind::from_arphrd(number) == LinkKind::Bare)
+    Ok(kind == LinkKind::Bare)
 }
 
 /// Packets that each interface has dropped on sending: those of the device, from `/proc/net/dev`,

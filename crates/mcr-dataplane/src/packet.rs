@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!            frames of an interface
-//!                     | socket filter: groups of the rules
+//!                     | socket filter: addresses of the rules
 //!                     | fanout: (address, port) -> worker
 //!        ring ------- ring ------- ring       kept by the supervisor, mapped by a worker
 //!         |            |            |
@@ -35,7 +35,7 @@ pub mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use mcr_core::action::{Counters, OutputId, PlaneChange, PlaneRule, RuleId};
@@ -53,7 +53,7 @@ use change::{Change, Opening};
 use interface::{Input, Output};
 pub use probe::{check_workers, probe};
 use process::{Channel, Event, Process, What};
-use shared::CounterMemory;
+use shared::{CounterMemory, SharedMemory};
 
 /// Events of workers that wait; a worker's task waits when there are more.
 const EVENTS: usize = 64;
@@ -86,8 +86,9 @@ pub struct PacketPlane {
     /// What the counters of each worker have room for.
     room: Limits,
     counters: Vec<CounterMemory>,
+    shared: SharedMemory,
     rules: BTreeMap<RuleId, PlaneRule>,
-    own: BTreeSet<Ipv4Addr>,
+    own: BTreeSet<IpAddr>,
     inputs: BTreeMap<IfIndex, Input>,
     outputs: BTreeMap<IfIndex, Output>,
     opening: Option<Opening>,
@@ -106,13 +107,15 @@ impl PacketPlane {
         // A change installs the new before it removes the old.
         let room = Limits { rules: rules.saturating_mul(2), outputs: outputs.saturating_mul(2) };
         let memory = |_| CounterMemory::new(room.rules, room.outputs);
-        let counters = (0..count).map(memory).collect::<io::Result<_>>().map_err(|error| {
+        let refused = |error: io::Error| {
             Refusal::new(
                 Code::Plane,
                 format!("no memory for the counters of {count} workers: {error}"),
                 "lower max_rules and max_outputs under [limits] in the configuration",
             )
-        })?;
+        };
+        let counters = (0..count).map(memory).collect::<io::Result<_>>().map_err(refused)?;
+        let shared = SharedMemory::new(room.rules).map_err(refused)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let mut plane = Self {
             cpus: cpus.iter().cycle().take(count as usize).copied().collect(),
@@ -120,6 +123,7 @@ impl PacketPlane {
             processes: (0..count).map(|_| None).collect(),
             room,
             counters,
+            shared,
             rules: BTreeMap::new(),
             own: BTreeSet::new(),
             inputs: BTreeMap::new(),

@@ -1,11 +1,14 @@
 //! The system calls that no crate wraps, one function each.
 
+pub(crate) mod groups;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use mcr_core::link::LinkKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_UPDATE_BATCH` of `enum bpf_cmd`; for per-CPU arrays since
@@ -59,8 +62,8 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// `struct ifreq`; what is in its union depends on the request.
-#[repr(C, align(8))]
+/// `struct ifreq`, whose second half is a union.
+#[repr(C)]
 struct InterfaceRequest {
     name: [u8; libc::IFNAMSIZ],
     answer: [u8; 24],
@@ -207,27 +210,37 @@ fn done(result: libc::c_long) -> io::Result<libc::c_long> {
 
 /// The MTU of an interface (`SIOCGIFMTU`, netdevice(7)).
 pub(crate) fn mtu(name: &str) -> io::Result<u32> {
-    let [a, b, c, d, ..] = interface_request(name, libc::SIOCGIFMTU)?;
+    let [a, b, c, d, ..] = interface(name, libc::SIOCGIFMTU)?;
     Ok(i32::from_ne_bytes([a, b, c, d]).unsigned_abs())
 }
 
-/// The link type of an interface: its `ARPHRD_*` number (`SIOCGIFHWADDR`, netdevice(7)).
-pub(crate) fn link_type(name: &str) -> io::Result<u16> {
-    let [a, b, ..] = interface_request(name, libc::SIOCGIFHWADDR)?;
-    Ok(u16::from_ne_bytes([a, b]))
+/// What kind of frames an interface carries (`SIOCGIFHWADDR`, whose `sa_family` is an `ARPHRD_*`).
+pub(crate) fn link_kind(name: &str) -> io::Result<LinkKind> {
+    let [a, b, ..] = interface(name, libc::SIOCGIFHWADDR)?;
+    Ok(LinkKind::from_arphrd(u16::from_ne_bytes([a, b])))
 }
 
-/// What the kernel answers to an ioctl(2) about an interface.
-fn interface_request(name: &str, request: libc::Ioctl) -> io::Result<[u8; 24]> {
+/// Asks for a property of an interface.
+fn interface(name: &str, property: libc::Ioctl) -> io::Result<[u8; 24]> {
     let family = rustix::net::AddressFamily::INET;
     let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None)?;
-    let mut about = InterfaceRequest { name: [0; libc::IFNAMSIZ], answer: [0; 24] };
-    let room = about.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
+    let mut request = InterfaceRequest { name: [0; libc::IFNAMSIZ], answer: [0; 24] };
+    let room = request.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
     room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
-    // SAFETY: the kernel reads and writes a `struct ifreq` at the address, which is that large.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut about) };
+    // SAFETY: both properties are asked for with a `struct ifreq` at the address, which is that
+    // large; the kernel reads and writes it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), property, &raw mut request) };
     done(result.into())?;
-    Ok(about.answer)
+    Ok(request.answer)
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, which is the same for all processes.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel, or its vDSO, writes a timespec to where there is one. It cannot fail: the
+    // clock exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Raises the limit of open files to the hard limit: every 20 groups take a socket.

@@ -26,6 +26,7 @@ use mcr_core::api::{Change, RuleList, Stats, Status};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request};
+use mcr_core::resolve::route_queries;
 use mcr_core::rule::RuleKey;
 use mcr_dataplane::membership::JoinSockets;
 use mcr_dataplane::{DataPlane, Progress};
@@ -110,15 +111,16 @@ pub(crate) async fn run(
         problems: BTreeSet::new(),
         started,
     };
-    daemon.relay.handle_links(sources.links().await?, Instant::now());
+    daemon.relay.handle_links(sources.links(&BTreeSet::new()).await?, Instant::now());
     // Refused: what a crash has left goes on forwarding, and its rules are kept.
-    daemon.start(config.rules).await?;
+    daemon.start(config.rules, &mut sources).await?;
     tokio::spawn(control::serve(listener, commands));
     tracing::info!("ready");
     // Only a signal is a clean stop. After an error forwarding goes on, for the next start to take
     // over with the rules.
     daemon.serve(&mut sources).await?;
     daemon.stop().await;
+    sources.resolve(&BTreeSet::new());
     Ok(())
 }
 
@@ -140,28 +142,31 @@ impl<P: DataPlane> Daemon<P> {
                 }
                 Event::NetlinkEnded => bail!("the netlink connection has ended"),
                 Event::Reload => match self.reload() {
-                    Ok(request) => self.change(request, Guard::default(), None),
+                    Ok(request) => self.change(request, Guard::default(), None, sources).await,
                     Err(refusal) => tracing::error!(%refusal, "reload refused"),
                 },
-                Event::Links => match sources.links().await {
+                Event::Links => match sources.links(&self.relay.route_queries()).await {
                     Ok(links) => self.relay.handle_links(links, Instant::now()),
                     Err(error) => tracing::error!(%error, "interfaces not read"),
                 },
-                Event::Command(command) => self.command(command),
+                Event::Command(command) => self.command(command, sources).await,
                 Event::Tick => {
                     self.read_counters();
+                    self.memberships.bind_again();
                     self.relay.handle_timeout(Instant::now());
                 }
             }
-            self.act();
+            self.act(sources).await;
         }
     }
 
-    fn command(&mut self, command: Command) {
+    async fn command(&mut self, command: Command, sources: &mut Sources) {
         match command {
-            Command::Change(request, guard, reply) => self.change(request, guard, Some(reply)),
+            Command::Change(request, guard, reply) => {
+                self.change(request, guard, Some(reply), sources).await;
+            }
             Command::Reload(reply) => match self.reload() {
-                Ok(request) => self.change(request, Guard::default(), Some(reply)),
+                Ok(request) => self.change(request, Guard::default(), Some(reply), sources).await,
                 Err(refusal) => answer(reply, Err(refusal)),
             },
             Command::List(only, reply) => {
@@ -199,30 +204,34 @@ impl<P: DataPlane> Daemon<P> {
         Ok(Request::Reload(rules))
     }
 
-    fn change(
+    async fn change(
         &mut self,
         request: Request,
         guard: Guard,
         reply: Option<oneshot::Sender<Result<Change, Refusal>>>,
+        sources: &mut Sources,
     ) {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         self.replies.extend(reply.map(|reply| (id, reply)));
-        self.relay.handle_request(id, request, guard, Instant::now());
+        let queries = request.rules().flat_map(route_queries).collect();
+        let routes = sources.routes(&queries).await;
+        self.relay.handle_request(id, request, (guard, routes), Instant::now());
     }
 
     /// Carries out everything that the relay asks for.
-    fn act(&mut self) {
+    async fn act(&mut self, sources: &mut Sources) {
         while let Some(action) = self.relay.poll_action() {
             match action {
-                Action::Join(groups) => {
-                    let join = |group| (group, self.memberships.join(group));
-                    let results = groups.into_iter().map(join).collect();
+                Action::Join(claims) => {
+                    let results = self.memberships.join_all(claims).await;
                     self.relay.handle_joined(results);
                 }
-                Action::Leave(groups) => {
-                    groups.into_iter().for_each(|group| self.memberships.leave(group));
+                Action::Leave(claims) => {
+                    claims.into_iter().for_each(|claim| self.memberships.leave(claim));
                 }
+                Action::Resolve(next_hops) => sources.resolve(&next_hops),
+                Action::Note(text) => tracing::info!("{text}"),
                 Action::Apply(change) => {
                     if let Progress::Done(result) = self.plane.apply(&change) {
                         self.relay.handle_applied(result);

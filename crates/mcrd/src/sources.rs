@@ -1,9 +1,11 @@
 //! Where the event loop's events come from, and which comes first.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context;
-use mcr_core::link::Links;
+use mcr_core::link::{Links, NextHop, RouteQuery};
+use mcr_core::relay::Routes;
 use mcr_dataplane::Applied;
 use mcr_dataplane::netlink::Netlink;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -74,12 +76,32 @@ impl Sources {
         Ok(Self { signals, netlink, links_at: None, links_read, commands, tick })
     }
 
-    /// The interfaces as they are. When they cannot be read, [`Event::Links`] comes again.
-    pub(crate) async fn links(&mut self) -> anyhow::Result<Links> {
+    /// The machine as it is, with the answers to `queries`. When it cannot be read, [`Event::Links`]
+    /// comes again.
+    pub(crate) async fn links(&mut self, queries: &BTreeSet<RouteQuery>) -> anyhow::Result<Links> {
         self.links_read = Instant::now();
-        let links = self.netlink.links().await;
+        let links = self.netlink.links(queries).await;
         self.links_at = links.is_err().then(|| Instant::now() + AGAIN);
         links.context("cannot read the interfaces by netlink")
+    }
+
+    /// The answers of the routing table.
+    pub(crate) async fn routes(&mut self, queries: &BTreeSet<RouteQuery>) -> Routes {
+        self.netlink.routes(queries).await
+    }
+
+    /// Lets the kernel resolve these neighbours, and no others for us. Those that are known by now,
+    /// because somebody else needs them too, are told of by no event: a look follows.
+    pub(crate) fn resolve(&mut self, wanted: &BTreeSet<NextHop>) {
+        self.netlink.resolve(wanted);
+        if !wanted.is_empty() {
+            self.links_at.get_or_insert(self.links_read + SETTLE);
+        }
+    }
+
+    /// Gives up the neighbours that an earlier process has left and nobody needs.
+    pub(crate) fn settle(&mut self) {
+        self.netlink.settle();
     }
 
     /// The next event. Stopping comes first; the machine's state before what clients want of it,

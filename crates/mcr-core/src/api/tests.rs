@@ -63,6 +63,8 @@ fn words_and_addresses_of_a_rule_are_checked() {
     let cases = [
         (json!({"local": "maybe"}), "local = \"maybe\"", "auto, yes, no"),
         (json!({"join": "auto"}), "join = \"auto\"", "yes, no"),
+        (json!({"max_rate": "5000"}), "max_rate = \"5000\" is not a rate", "5000pps"),
+        (json!({"max_rate": "0pps"}), "max_rate = \"0pps\" is not a rate", "mbit"),
         (json!({"sources": ["eth0"]}), "source \"eth0\"", "sources = ["),
         (json!({"input": "239.1.1.1"}), "input 239.1.1.1: ", "ADDRESS:PORT@INTERFACE"),
         (json!({"outputs": ["239.2.1.1:x@eth1"]}), "output 239.2.1.1:x@eth1: ", "65535"),
@@ -274,7 +276,7 @@ fn rules_of_a_file_are_checked_together_without_a_machine() {
     let back = rule("239.3.1.1:6@eth1", "keep@239.2.1.1:6@eth1");
     let cases = [
         (vec![good.clone(), good.clone()], Code::Conflict),
-        (vec![good, rule("239.1.1.0/24:5@eth0", "239.2.1.0/24:6@eth1")], Code::NotYet),
+        (vec![good, rule("10.0.0.1@239.1.1.1:5@eth0", "239.3.1.1:6@eth1")], Code::Conflict),
         (vec![circle, back], Code::Conflict),
     ];
     for (rules, code) in cases {
@@ -329,8 +331,10 @@ fn valid_rule() -> impl Strategy<Value = Rule> {
     let comment = proptest::option::of("[^\\p{Cc}]{0,40}");
     let sources = proptest::collection::vec(any::<u8>(), 0..3);
     let local = prop_oneof![Just(Local::Auto), Just(Local::Yes), Just(Local::No)];
-    let rule = (name, comment, sources, places, (any::<bool>(), local, any::<bool>()));
-    rule.prop_map(|(name, comment, sources, places, (enabled, local, join))| {
+    let rate = prop_oneof![Just("1pps"), Just("5kpps"), Just("1001bit"), Just("20mbit")];
+    let max_rate = proptest::option::of(rate.prop_map(|rate| rate.parse().unwrap()));
+    let rule = (name, comment, sources, places, (any::<bool>(), local, any::<bool>(), max_rate));
+    rule.prop_map(|(name, comment, sources, places, (enabled, local, join, max_rate))| {
         let mut input: Input = "232.1.1.1:5000@eth0".parse().unwrap();
         input.sources = sources.iter().map(|n| [10, 0, 0, *n].into()).collect();
         input.sources.sort_unstable();
@@ -342,7 +346,7 @@ fn valid_rule() -> impl Strategy<Value = Rule> {
                 Output { to, ttl, dscp }
             });
         let outputs = outputs.collect();
-        Rule { name, comment, input, outputs, enabled, local, join }.check().unwrap()
+        Rule { name, comment, input, outputs, enabled, local, join, max_rate }.check().unwrap()
     })
 }
 

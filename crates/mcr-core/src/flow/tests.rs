@@ -107,7 +107,15 @@ fn bad_inputs_are_refused_with_a_hint() {
         ("239.1.1.1:5000", "names no interface", "239.1.1.1:5000@eth0"),
         ("10.0.0.1@232.1.1.1:5000", "names no interface", "@eth0"),
         ("239.1.1.1:5000@", "it is empty", "@eth0"),
+        ("[ff3e::1%eth1]:5000@eth0", "has a zone", "leave out %eth1: the interface stands behind"),
+        ("[ff3e::%eth1]/120:5000@eth0", "has a zone", "leave out %eth1"),
+        ("fe80::1%eth1@[ff3e::1]:5000@eth0", "has a zone", "leave out %eth1"),
         ("239.1.1.1:0@eth0", "port 0", "1 to 65535"),
+        ("239.1.1.1:65530-65536@eth0", "\"65536\" is not a UDP port", "1 to 65535"),
+        ("239.1.1.0/33:5000@eth0", "prefix length /33 is too long", "at most /32"),
+        ("[ff3e::]/129:5000@eth0", "prefix length /129 is too long", "at most /128"),
+        ("239.1.1.1/24:5000@eth0", "has host bits set", "239.1.1.0/24"),
+        ("[ff3e::1]/112:5000@eth0", "has host bits set", "ff3e::/112"),
         ("239.1.1.1:0-5@eth0", "port 0", "1 to 65535"),
         ("239.1.1.1:65536@eth0", "\"65536\" is not a UDP port", "1 to 65535"),
         ("239.1.1.1:99999999999999999999@eth0", "is not a UDP port", "1 to 65535"),
@@ -205,6 +213,15 @@ fn blocks_and_ranges_contain_and_overlap_by_arithmetic() {
     assert!(!net.overlaps(block("239.1.2.0/24")) && !net.overlaps(block("[ff3e::]/16")));
     assert!(block("128.0.0.0/1").contains(ip("239.1.1.1")));
     assert_eq!((net.host_bits(), block("[ff3e::8000:0]/112").host_bits()), (8, 16));
+    assert_eq!((net.first(), net.last()), (ip("239.1.1.0"), ip("239.1.1.255")));
+    assert_eq!(block("[ff3e::8000:0]/112").last(), ip("ff3e::8000:ffff"));
+    assert_eq!(net.map(ip("225.9.9.77")), ip("239.1.1.77"));
+    assert_eq!(block("[ff3e::8000:0]/112").map(ip("ff05::1:2")), ip("ff3e::8000:2"));
+    assert_eq!(block("239.1.1.7").map(ip("225.9.9.77")), ip("239.1.1.7"));
+    let all: Vec<IpAddr> = block("239.1.1.4/30").iter().collect();
+    assert_eq!(all, ["239.1.1.4", "239.1.1.5", "239.1.1.6", "239.1.1.7"].map(ip));
+    assert_eq!(block("[::8:0]/109").iter().count(), 1 << 19);
+    assert_eq!(block("[ff3e::1]").iter().collect::<Vec<_>>(), [ip("ff3e::1")]);
     let ports = |first, last| PortRange::new(first, last).unwrap();
     assert_eq!((ports(1, 65535).size(), ports(7, 7).size()), (65535, 1));
     assert!(ports(5, 9).overlaps(ports(9, 12)) && !ports(5, 9).overlaps(ports(10, 12)));

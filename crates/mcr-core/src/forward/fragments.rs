@@ -42,7 +42,8 @@ pub struct Fragments {
 
 impl Default for Fragments {
     fn default() -> Self {
-        let seen = HashMap::with_capacity_and_hasher(DATAGRAMS + 1, RandomState::default());
+        // Twice as much as is used: then what removed entries leave behind is tidied up in place.
+        let seen = HashMap::with_capacity_and_hasher(2 * (DATAGRAMS + 1), RandomState::default());
         Self { seen, order: VecDeque::with_capacity(DATAGRAMS + 1) }
     }
 }

@@ -32,6 +32,19 @@ impl<'m> Shared<'m> {
         Self(words)
     }
 
+    /// Begins the identifications at `random` numbers: a relay that starts again does not repeat those
+    /// of datagrams that are still on their way.
+    pub fn begin(self, mut random: impl FnMut() -> u64) {
+        for counter in &self.0[..=FRAGMENTED] {
+            counter.store(random(), Ordering::Relaxed);
+        }
+    }
+
+    /// For an id that is used for the first time since it was last free: its next packet is due.
+    pub fn clear_rule(self, rule: RuleId) {
+        self.0[DUE + rule.0 as usize].store(0, Ordering::Relaxed);
+    }
+
     /// The identification of the next fragmented datagram, 32 bits; IPv4 takes its lower half as
     /// [`Shared::upper`] makes it.
     pub(super) fn fragmented(self) -> u32 {

@@ -29,6 +29,9 @@ pub(super) enum Found<'t> {
     Nothing,
 }
 
+/// A block's interface, first address and prefix length.
+type Block = (IfIndex, IpAddr, u8);
+
 /// Rules by what they take, and the addresses that are MCR's own.
 #[derive(Debug, Clone, Default)]
 pub struct ForwardTable {
@@ -36,8 +39,8 @@ pub struct ForwardTable {
     rules: Vec<Option<PlaneRule>>,
     /// Several when their sources differ.
     exact: HashMap<FlowKey, Vec<RuleId>, RandomState>,
-    /// By the first address of the block, with the ports of each.
-    ranges: HashMap<(IfIndex, IpAddr, u8), Vec<(PortRange, RuleId)>, RandomState>,
+    /// With the ports of each.
+    ranges: HashMap<Block, Vec<(PortRange, RuleId)>, RandomState>,
     /// Prefix lengths in use on an interface, IPv4 and IPv6, with how many blocks have them.
     prefixes: BTreeMap<(IfIndex, bool, u8), usize>,
     own: BTreeSet<IpAddr>,
@@ -154,7 +157,7 @@ fn flow(take: &Take) -> FlowKey {
 }
 
 /// Where a block stands, and the length of its prefix.
-fn places(take: &Take) -> ((IfIndex, IpAddr, u8), (IfIndex, bool, u8)) {
+fn places(take: &Take) -> (Block, (IfIndex, bool, u8)) {
     let Take { interface, addresses, .. } = take;
     let (first, length) = (addresses.first(), addresses.prefix());
     ((*interface, first, length), (*interface, first.is_ipv6(), length))

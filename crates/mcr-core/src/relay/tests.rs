@@ -7,15 +7,23 @@ use crate::api::{Change, RuleSpec};
 use crate::refusal::Code;
 use crate::rule::{Local, Origin, Rule};
 use crate::verdict::OutputDrop;
-use world::{RefusePlane, World, link};
+use world::{RefusePlane, World, address, ip, link};
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Rule {
     let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
     let name = (!name.is_empty()).then(|| name.into());
-    let (comment, local, join, sources) = (None, None, None, Vec::new());
-    RuleSpec { name, comment, input: input.into(), sources, outputs, enabled: true, local, join }
-        .check()
-        .unwrap()
+    let spec = RuleSpec {
+        name,
+        comment: None,
+        input: input.into(),
+        sources: Vec::new(),
+        outputs,
+        enabled: true,
+        local: None,
+        join: None,
+        max_rate: None,
+    };
+    spec.check().unwrap()
 }
 
 /// From 239.1.1.`n` on eth0 to 225.1.1.`n` on eth1.
@@ -174,7 +182,7 @@ fn a_dry_run_says_what_would_change_and_a_stale_request_is_refused() {
     let missing = rule("c", "239.1.1.3:1@eth9", &["225.1.1.1@eth1"]);
     assert_eq!(world.guarded(put(missing), dry).unwrap_err().code, Code::Machine);
 
-    let at = |generation| Guard { generation: Some(generation), dry_run: false };
+    let at = |generation| Guard { generation: Some(generation), ..Guard::default() };
     assert_eq!(world.guarded(put(plain("b", 2)), at(7)).unwrap_err().code, Code::Stale);
     assert_eq!(world.guarded(put(plain("b", 2)), at(8)).unwrap().generation, 9);
 }
@@ -182,7 +190,7 @@ fn a_dry_run_says_what_would_change_and_a_stale_request_is_refused() {
 #[test]
 fn requests_that_come_during_a_change_wait_for_their_turn() {
     let mut world = World::new();
-    let stale = Guard { generation: Some(7), dry_run: false };
+    let stale = Guard { generation: Some(7), ..Guard::default() };
     let asked = [
         world.ask(put(plain("a", 1)), stale),
         world.ask(put(plain("b", 2)), stale),
@@ -281,11 +289,8 @@ fn a_rule_waits_for_its_interfaces_and_follows_them() {
     assert_eq!((world.state("a"), world.ids("a")), ("idle".into(), ids));
 
     let eth1 = "eth1".parse().unwrap();
-    world
-        .link(|links| links.get_mut(&eth1).unwrap().addresses = vec!["10.1.0.77".parse().unwrap()]);
-    assert!(
-        world.own.contains(&[10, 1, 0, 77].into()) && !world.own.contains(&[10, 1, 0, 9].into())
-    );
+    world.link(|links| links.get_mut(&eth1).unwrap().addresses = vec![address("10.1.0.77")]);
+    assert!(world.own.contains(&ip("10.1.0.77")) && !world.own.contains(&ip("10.1.0.9")));
     assert_eq!(world.changes()[0].install.len(), 2);
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
     let [Action::Apply(change)] = &world.did[..] else { panic!("{:?}", world.did) };
@@ -362,7 +367,7 @@ fn own_addresses_are_those_of_this_host_that_an_output_sends_from() {
     world.steps(vec![remove("r1")]).unwrap();
     assert_eq!(own(&world), ["10.1.0.9"]);
     let eth2 = "eth2".parse().unwrap();
-    let foreign = "10.77.0.1".parse().unwrap();
+    let foreign = address("10.77.0.1");
     world.link(|links| links.get_mut(&eth2).unwrap().addresses.push(foreign));
     assert_eq!(own(&world), ["10.1.0.9", "10.77.0.1"]);
     assert!(world.changes()[0].is_empty());
@@ -409,7 +414,7 @@ fn links_that_a_refused_change_has_missed_are_followed_at_the_retry() {
     world.add(plain("a", 1));
     world.refuse_plane = RefusePlane::Times(2);
     let eth1 = "eth1".parse().unwrap();
-    world.links.0.get_mut(&eth1).unwrap().index = IfIndex(33);
+    world.links.interfaces.get_mut(&eth1).unwrap().index = IfIndex(33);
     world.relay.handle_links(world.links.clone(), world.now);
     while let Some(Action::Apply(change)) = world.relay.poll_action() {
         let result = world.apply(change);
@@ -491,4 +496,196 @@ fn local_no_on_a_tap_is_a_warning_of_the_change_and_of_the_list() {
     let change = world.request(put(plain("a", 1))).unwrap();
     assert_eq!((change.replaced, change.warnings), (vec!["a".into()], vec![]));
     assert_eq!(views(&world)[0].warnings, Vec::<String>::new());
+}
+
+/// From 239.1.1.`n` on eth0 to the host 10.9.0.`n`, by the route.
+fn to_host(name: &str, n: u8) -> Rule {
+    rule(name, &format!("239.1.1.{n}:5000@eth0"), &[&format!("10.9.0.{n}:6000")])
+}
+
+fn by_router(world: &mut World, router: &str, destination: &str) {
+    let interface = "eth1".parse().unwrap();
+    let route = Route::Via { interface, next_hop: ip(router), source: None };
+    world.routes.insert(ip(destination), route);
+}
+
+#[test]
+fn a_moved_source_address_is_followed_and_noted() {
+    let mut world = World::new();
+    let outputs = ["225.1.1.1:6000@eth1", "10.1.0.9@225.1.1.2:6000@eth1", "keep@225.1.1.3@eth1"];
+    world.add(rule("a", "239.1.1.1:5000@eth0", &outputs));
+    world.add(rule("b", "[ff3e::1]:5000@eth0", &["[ff1e::1]:6000@eth1"]));
+    assert_eq!(world.notes(), [""; 0]);
+    let eth1 = "eth1".parse().unwrap();
+    world.link(|links| links.get_mut(&eth1).unwrap().addresses[0] = address("10.1.0.77"));
+    let note = "a: what goes to 225.1.1.1 is sent from 10.1.0.77, and no more from 10.1.0.9";
+    assert_eq!(world.notes(), [note]);
+    world.link(|links| links.get_mut(&eth1).unwrap().addresses[1] = address("fd00:0:0:1::77"));
+    let note =
+        "b: what goes to [ff1e::1] is sent from fd00:0:0:1::77, and no more from fd00:0:0:1::9";
+    assert_eq!(world.notes(), [note]);
+    world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
+    assert_eq!(world.notes(), [""; 0]);
+}
+
+#[test]
+fn a_neighbour_that_answers_starts_an_output_and_touches_no_claim() {
+    let mut world = World::new();
+    by_router(&mut world, "10.1.0.1", "10.9.0.1");
+    world.add(plain("other", 9));
+    let change = world.add(to_host("a", 1));
+    assert!(change.changed, "what is sought refuses nothing");
+    assert!(
+        world.state("a").starts_with("waiting: output 10.9.0.1:6000: neighbour 10.1.0.1 has not")
+    );
+    let hop = NextHop { interface: IfIndex(3), address: ip("10.1.0.1") };
+    assert_eq!(world.sought, [hop].into());
+
+    world.hosts.insert(ip("10.1.0.1"), [2, 7, 7, 7, 7, 7]);
+    world.look();
+    assert_eq!(world.state("a"), "idle");
+    let [Action::Apply(change)] = &world.did[..] else { panic!("{:?}", world.did) };
+    assert_eq!((change.install.len(), change.install[0].outputs[0].absent), (1, None));
+    assert!(change.fresh_rules.is_empty() && change.fresh_outputs.is_empty());
+
+    world.hosts.clear();
+    world.look();
+    assert!(world.state("a").contains("10.1.0.1 has not answered"));
+    assert_eq!(world.changes()[0].install[0].outputs[0].absent, Some(OutputDrop::NoNeighbour));
+    world.steps(vec![remove("a")]).unwrap();
+    assert_eq!(world.sought, [].into(), "nobody needs it");
+}
+
+#[test]
+fn a_route_is_followed_to_another_router() {
+    let mut world = World::new();
+    by_router(&mut world, "10.1.0.1", "10.9.0.1");
+    for router in ["10.1.0.1", "10.1.0.2"] {
+        world.hosts.insert(ip(router), [2, 7, 7, 7, 7, router.as_bytes()[7]]);
+    }
+    world.add(to_host("a", 1));
+    world.look();
+    assert_eq!(world.state("a"), "idle");
+    by_router(&mut world, "10.1.0.2", "10.9.0.1");
+    world.look();
+    let hop = NextHop { interface: IfIndex(3), address: ip("10.1.0.2") };
+    assert_eq!(world.sought, [hop].into());
+    world.look();
+    assert_eq!(world.state("a"), "idle");
+    world.routes.clear();
+    world.look();
+    assert!(world.state("a").contains("no route to 10.9.0.1: Network is unreachable"));
+    assert_eq!((world.sought.len(), world.joined.len()), (0, 1));
+}
+
+#[test]
+fn an_output_without_a_route_refuses_an_add() {
+    let mut world = World::new();
+    let refusal = world.request(put(to_host("a", 1))).unwrap_err();
+    assert_eq!(refusal.code, Code::Machine);
+    assert!(
+        refusal.message.contains("rule a: output 10.9.0.1:6000: no route to 10.9.0.1"),
+        "{refusal}"
+    );
+    world.request(Request::Reload(vec![to_host("a", 1), plain("b", 2)])).unwrap();
+    assert_eq!(world.state("b"), "idle");
+    assert!(world.state("a").starts_with("waiting: "));
+}
+
+#[test]
+fn a_request_that_waits_takes_what_is_not_there_yet() {
+    let mut world = World::new();
+    let absent = rule("a", "239.1.1.1:5000@eth7", &["225.1.1.1:6000@eth1"]);
+    assert_eq!(world.request(put(absent.clone())).unwrap_err().code, Code::Machine);
+    let wait = Guard { wait: true, ..Guard::default() };
+    world.guarded(put(absent), wait).unwrap();
+    assert!(world.state("a").starts_with("waiting: input 239.1.1.1:5000@eth7: no interface eth7"));
+    let host = rule("h", "10.0.0.77:5000@eth0", &["10.9.0.1:6000"]);
+    world.guarded(put(host), wait).unwrap();
+    assert!(world.state("h").contains("10.0.0.77 is no address of this host"));
+    assert_eq!(world.joined.len(), 0);
+    let conflict = rule("b", "239.1.1.1:5000@eth7", &["225.1.1.2@eth1"]);
+    assert_eq!(world.guarded(put(conflict), wait).unwrap_err().code, Code::Conflict);
+    // What is refused by more than the machine's being unready is refused.
+    world.refuse_group = Some([239, 1, 1, 5].into());
+    assert_eq!(world.guarded(put(plain("j", 5)), wait).unwrap_err().code, Code::Join);
+
+    let (eth7, eth0) = ("eth7".parse().unwrap(), "eth0".parse().unwrap());
+    world.link(|links| drop(links.insert(eth7, link(7, "10.7.0.9"))));
+    assert_eq!(world.state("a"), "idle");
+    world.link(|links| links.get_mut(&eth0).unwrap().addresses.push(address("10.0.0.77")));
+    assert!(world.joined.contains(&Claim::Port("10.0.0.77:5000".parse().unwrap())));
+    assert!(world.state("h").contains("no route to 10.9.0.1"));
+}
+
+#[test]
+fn sources_that_are_added_to_a_rule_touch_no_other_membership() {
+    let from = |name: &str, sources: &str, group: &str| {
+        rule(
+            name,
+            &format!("{sources}@{group}:5000@eth0"),
+            &[&format!("239.2.1.1:{}@eth1", name.len() + 6000)],
+        )
+    };
+    let mut world = World::new();
+    world.add(from("a", "10.0.0.1", "232.1.1.1"));
+    world.add(from("bb", "10.0.0.2", "232.1.1.1"));
+    world.add(rule("ccc", "232.1.1.1:6000@eth0", &["239.2.1.9@eth1"]));
+    assert_eq!(world.joined.len(), 3, "by source and for any");
+    let joined = |world: &World| {
+        let joins = world.did.iter().filter_map(|action| match action {
+            Action::Join(claims) => Some(claims.len()),
+            _ => None,
+        });
+        joins.sum::<usize>()
+    };
+    world.request(put(from("a", "10.0.0.1,10.0.0.3,10.0.0.4", "232.1.1.1"))).unwrap();
+    assert_eq!((joined(&world), world.joined.len()), (2, 5));
+    assert!(!world.did.iter().any(|action| matches!(action, Action::Leave(_))));
+    // The source moves from one rule to the other.
+    let moved = vec![
+        replace("a", from("a", "10.0.0.1,10.0.0.2", "232.1.1.1")),
+        replace("bb", from("bb", "10.0.0.3", "232.1.1.1")),
+    ];
+    world.steps(moved).unwrap();
+    assert_eq!((joined(&world), world.joined.len()), (0, 4));
+    let left: Vec<usize> = world
+        .did
+        .iter()
+        .map(|a| match a {
+            Action::Leave(claims) => claims.len(),
+            _ => 0,
+        })
+        .collect();
+    assert_eq!(left.iter().sum::<usize>(), 1, "10.0.0.4 alone");
+}
+
+#[test]
+fn a_range_that_shrinks_leaves_what_nobody_takes() {
+    let range = |prefix: u8| {
+        rule("a", &format!("239.1.1.0/{prefix}:5000@eth0"), &[&format!("239.2.1.0/{prefix}@eth1")])
+    };
+    let mut world = World::new();
+    world.add(range(28));
+    world.add(plain("b", 9));
+    assert_eq!(world.joined.len(), 16, "an exact rule in it joins nothing more");
+    world.request(put(range(30))).unwrap();
+    assert_eq!(world.joined.len(), 5);
+    world.refuse_group = Some([239, 1, 1, 5].into());
+    world.request(put(range(29))).expect_err("one of its groups is refused");
+    assert_eq!(world.joined.len(), 5);
+}
+
+#[test]
+fn the_ports_of_a_unicast_input_are_bound_while_it_runs() {
+    let mut world = World::new();
+    world.add(rule("a", "10.0.0.9:5000-5001@eth0", &["225.1.1.1:6000-6001@eth1"]));
+    let port = |port: u16| Claim::Port(format!("10.0.0.9:{port}").parse().unwrap());
+    assert_eq!(world.joined, [port(5000), port(5001)].into());
+    let eth0 = "eth0".parse().unwrap();
+    world.link(|links| links.get_mut(&eth0).unwrap().addresses.clear());
+    assert!(world.state("a").contains("10.0.0.9 is no address of this host"));
+    assert_eq!((world.joined.len(), world.plane.len()), (0, 0));
+    world.link(|links| links.get_mut(&eth0).unwrap().addresses.push(address("10.0.0.9")));
+    assert_eq!((world.state("a"), world.joined.len()), ("idle".into(), 2));
 }

@@ -13,6 +13,7 @@ fn rule(input: &str, outputs: &[&str]) -> Rule {
         enabled: true,
         local: Local::Auto,
         join: true,
+        max_rate: None,
     }
 }
 
@@ -66,6 +67,11 @@ fn rules_of_one_family_that_go_elsewhere_are_good() {
         ("10.9.0.1:5000@eth0", &["239.10.1.1:6000@eth1", "10.9.0.7:6000@eth1", "10.9.0.7:6000"]),
         ("[ff03::1]:5000@eth0", &["[ff1e::1]:6000@eth1", "[2001:db8::7]:6000"]),
         ("239.1.1.0/24:5000@eth0", &["239.10.1.0/24@eth1", "239.11.1.0/24:6000@eth1"]),
+        ("239.0.0.0/18:5000@eth0", &["239.1.0.0/18@eth1"]),
+        ("10.0.0.1,10.0.0.2@232.0.0.0/19:5@eth0", &["239.1.0.0/19:5@eth1"]),
+        ("[ff3e::8000:0]/114:5000@eth0", &["[ff1e::]/114@eth1"]),
+        ("10.9.0.1:5000-5255@eth0", &["239.1.1.1@eth1"]),
+        ("[fe80::1]:5000@eth0", &["[ff1e::1]:6000@eth1", "[fe80::2]:6000@eth1"]),
         ("239.1.1.1:5000-5015@eth0", &["239.10.1.1:6000-6015@eth1", "239.10.1.2@eth1"]),
         ("239.1.1.0/24:5000-5015@eth0", &["239.10.1.0/24:6000-6015@eth1"]),
         ("239.1.1.1:5000@eth0", &["10.0.0.1:7@239.1.1.1:6000@eth0", "keep@239.1.1.2@eth0"]),
@@ -80,17 +86,24 @@ fn rules_of_one_family_that_go_elsewhere_are_good() {
 #[test]
 fn what_the_text_shows_wrong_is_refused_with_the_thing_named() {
     let link_local = "link-local group, which is never relayed";
+    let holds = "holds link-local groups, which are never relayed";
     let cases: &[(&str, &[&str], &str)] = &[
         ("224.0.0.251:5353@eth0", &["239.1.1.1:5000@eth1"], link_local),
         ("224.0.0.0:5000@eth0", &["239.1.1.1:5000@eth1"], link_local),
-        ("224.0.0.0/25:5000@eth0", &["239.1.1.0/25:5000@eth1"], link_local),
-        ("224.0.0.0/16:5000@eth0", &["239.1.0.0/16:5000@eth1"], link_local),
+        ("224.0.0.0/25:5000@eth0", &["239.1.1.0/25:5000@eth1"], holds),
+        ("224.0.0.128/25:5000@eth0", &["239.1.1.0/25:5000@eth1"], link_local),
+        ("224.0.0.0/18:5000@eth0", &["239.1.0.0/18:5000@eth1"], holds),
+        ("224.0.0.0/4:5000@eth0", &["224.0.0.0/4:5000@eth1"], holds),
+        ("239.1.0.0/18:5000@eth0", &["224.0.0.0/18:5000@eth1"], holds),
         ("239.1.1.1:5000@eth0", &["224.0.0.255:5000@eth1"], link_local),
         ("[ff00::1]:5000@eth0", &["[ff1e::1]:5000@eth1"], link_local),
         ("[ff01::1]:5000@eth0", &["[ff1e::1]:5000@eth1"], link_local),
         ("[ff02::fb]:5000@eth0", &["[ff1e::1]:5000@eth1"], link_local),
         ("[ff32::1]:5000@eth0", &["[ff1e::1]:5000@eth1"], link_local),
-        ("[ff10::]/12:5000@eth0", &["[ff30::]/12:5000@eth1"], link_local),
+        ("[ff02::]/16:5000@eth0", &["[ff05::]/16:5000@eth1"], holds),
+        ("[ff32:7::]/120:5000@eth0", &["[ff05::]/120:5000@eth1"], holds),
+        ("[ff10::]/12:5000@eth0", &["[ff30::]/12:5000@eth1"], holds),
+        ("[ff00::]/8:5000@eth0", &["[ff00::]/8:5000@eth1"], holds),
         ("[ff1e::1]:5000@eth0", &["[ff12::1]:5000@eth1"], link_local),
         ("240.0.0.1:5000@eth0", &["239.1.1.1:5000@eth1"], "neither a multicast group"),
         ("239.1.1.1:5000@eth0", &["255.255.255.255:5000@eth1"], "neither a multicast group"),
@@ -105,6 +118,17 @@ fn what_the_text_shows_wrong_is_refused_with_the_thing_named() {
         ("239.1.1.1:5000@eth0", &["239.9.9.9@239.1.1.1:5000@eth1"], "cannot be sent from"),
         ("10.0.0.1@10.9.0.1:5000@eth0", &["239.1.1.1:5000@eth1"], "source list on a unicast"),
         ("10.9.0.0/24:5000@eth0", &["239.1.1.0/24:5000@eth1"], "range of unicast addresses"),
+        ("239.1.1.0/24:5000@eth0", &["10.9.0.0/24:5000"], "range of unicast addresses"),
+        ("[2001:db8::]/120:5@eth0", &["[ff1e::]/120:5@eth1"], "range of unicast addresses"),
+        ("128.0.0.0/1:5000@eth0", &["239.1.1.1:5000@eth1"], "range of unicast addresses"),
+        ("224.0.0.0/3:5000@eth0", &["224.0.0.0/3:5000@eth1"], "from 224.0.0.0 to 255.255.255.255"),
+        ("239.1.1.0/24:5@eth0", &["224.0.0.0/3:5@eth1"], "from 224.0.0.0 to 255.255.255.255"),
+        ("[fe00::]/7:5000@eth0", &["[ff1e::1]:5000@eth1"], "runs from fe00:: to ffff:"),
+        ("239.0.0.0/17:5000@eth0", &["239.1.0.0/17:5000@eth1"], "would be 32768 joins"),
+        ("232.0.0.0/5:5000@eth0", &["224.0.0.0/5:5000@eth1"], "would be 134217728 joins"),
+        ("10.0.0.1,10.0.0.2@232.0.0.0/18:5@eth0", &["239.1.0.0/18:5@eth1"], "would be 32768 joins"),
+        ("[ff3e::]/16:5@eth0", &["[ff1e::]/16:5@eth1"], "would be 18446744073709551615 joins"),
+        ("10.9.0.1:5000-5256@eth0", &["239.1.1.1@eth1"], "257 ports of a unicast input"),
         ("239.1.1.1:5000@eth0", &["239.10.1.1:6000"], "names no interface"),
         ("239.1.1.0/24:5000@eth0", &["239.1.1.0/25:5000@eth1"], "different sizes"),
         ("239.1.1.0/24:5000@eth0", &["239.1.1.1:5000@eth1"], "different sizes"),
@@ -140,6 +164,20 @@ fn outputs_that_meet_each_other_or_the_input_conflict() {
         let refusal = rule(input, outputs).check().expect_err(input);
         assert!(refusal.message.contains(message), "{input} {outputs:?}: {refusal}");
         assert_eq!(refusal.code, Code::Conflict, "{refusal}");
+    }
+}
+
+#[test]
+fn a_range_too_large_to_be_joined_may_be_taken_without() {
+    for (input, output) in [
+        ("232.0.0.0/5:5000@eth0", "232.0.0.0/5:5000@eth1"),
+        ("239.0.0.0/8:5000@eth0", "238.0.0.0/8:5000@eth1"),
+        ("[ff3e::]/16:5000@eth0", "[ff1e::]/16:5000@eth1"),
+    ] {
+        let refusal = rule(input, &[output]).check().expect_err(input);
+        assert!(refusal.hint.contains("join = \"no\""), "{refusal}");
+        let unjoined = Rule { join: false, ..rule(input, &[output]) };
+        unjoined.check().unwrap_or_else(|refusal| panic!("{input}: {refusal}"));
     }
 }
 

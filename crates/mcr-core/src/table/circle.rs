@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{RuleTable, targets};
-use crate::flow::OutputSource;
-use crate::link::Links;
+use super::{RuleTable, Target, targets};
+use crate::flow::{InterfaceName, OutputSource};
+use crate::link::{LinkKind, Links, Route, RouteQuery};
 use crate::refusal::{Code, Refusal};
 use crate::rule::{Output, Rule, RuleKey};
 
@@ -26,8 +26,7 @@ impl RuleTable {
         while let Some((rule, path)) = paths.pop() {
             let outputs = targets(rule).zip(&rule.outputs);
             for (target, _) in outputs.filter(|(_, output)| !recognised(output, links)) {
-                // Where the route decides, it leads to another host, or nowhere.
-                let Some(interface) = &target.interface else { continue };
+                let Some(interface) = comes_back_on(&target, links) else { continue };
                 for (key, next) in self.takers_of(&target, interface) {
                     let mut path = path.clone();
                     path.push(target.to_string());
@@ -43,6 +42,18 @@ impl RuleTable {
         }
         Ok(())
     }
+}
+
+/// Where rules would take what is sent there. What goes to this host itself comes in on lo; where else
+/// the route decides, it leads to another host, or nowhere.
+fn comes_back_on<'a>(target: &'a Target, links: &'a Links) -> Option<&'a InterfaceName> {
+    let (destination, interface) = (target.addresses.first(), target.interface.clone());
+    let route = links.routes.get(&RouteQuery { destination, interface });
+    if !links.is_local(destination) && route != Some(&Route::Local) {
+        return target.interface.as_ref();
+    }
+    let mut loopbacks = links.interfaces.iter().filter(|(_, l)| l.kind == LinkKind::Loopback);
+    loopbacks.next().map(|(name, _)| name)
 }
 
 /// Whether a packet of this output would be known as our own when it came in again.

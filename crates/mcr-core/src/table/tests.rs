@@ -7,10 +7,17 @@ use crate::link::{IfIndex, Link, LinkKind};
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Entry {
     let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
     let name = (!name.is_empty()).then(|| name.into());
-    let (comment, local, join) = (None, None, None);
-    let (sources, enabled) = (Vec::new(), true);
-    let spec =
-        RuleSpec { name, comment, input: input.into(), sources, outputs, enabled, local, join };
+    let spec = RuleSpec {
+        name,
+        comment: None,
+        input: input.into(),
+        sources: Vec::new(),
+        outputs,
+        enabled: true,
+        local: None,
+        join: None,
+        max_rate: None,
+    };
     Entry { rule: spec.check().unwrap(), origin: Origin::Runtime }
 }
 
@@ -29,9 +36,10 @@ fn links(mtu_of_eth1: u32) -> Links {
         kind: LinkKind::Ethernet,
         up: true,
         carrier: true,
+        no_arp: false,
         mac: [0; 6],
         mtu,
-        addresses: vec![address.parse().unwrap()],
+        addresses: vec![address.parse::<IpAddr>().unwrap().into()],
         shared: false,
         mc_forwarding: false,
     };
@@ -41,7 +49,8 @@ fn links(mtu_of_eth1: u32) -> Links {
         ("eth0", link(2, "10.0.0.9", 1500)),
         ("eth1", link(3, "10.1.0.9", mtu_of_eth1)),
     ];
-    Links(links.into_iter().map(|(name, link)| (name.parse().unwrap(), link)).collect())
+    let interfaces = links.into_iter().map(|(name, link)| (name.parse().unwrap(), link)).collect();
+    Links { interfaces, ..Links::default() }
 }
 
 fn table(entries: &[Entry]) -> RuleTable {
@@ -204,15 +213,30 @@ fn ranges_and_sources_overlap_where_a_packet_would_have_two_takers() {
         ("10.0.0.1@232.1.1.1:5000@eth0", "10.0.0.2@232.1.1.1:5000@eth0", false),
         ("10.0.0.1@232.1.1.1:5000@eth0", "10.0.0.2,10.0.0.1@232.1.1.1:5000@eth0", true),
         ("10.0.0.1@232.1.1.1:5000@eth0", "232.1.1.1:5000@eth0", true),
-        ("10.0.0.1@232.1.1.0/24:5@eth0", "10.0.0.2@232.1.0.0/16:5@eth0", false),
-        ("10.0.0.1@232.1.1.0/24:5@eth0", "232.1.0.0/16:5@eth0", true),
+        ("10.0.0.1@232.1.1.0/24:5@eth0", "10.0.0.2@232.1.0.0/20:5@eth0", false),
+        ("10.0.0.1@232.1.1.0/24:5@eth0", "232.1.0.0/20:5@eth0", true),
+        ("10.0.0.1@232.1.1.1:5@eth0", "232.1.1.0/24:5@eth0", false),
+        ("10.0.0.1@232.1.1.1:5@eth0", "10.0.0.1@232.1.1.0/24:5@eth0", false),
+        ("10.0.0.1@232.1.1.1:5-6@eth0", "10.0.0.1@232.1.1.0/24:6@eth0", true),
+        ("10.9.0.1:5000@eth0", "10.9.0.1:5000@eth0", true),
+        ("10.9.0.1:5000@eth0", "10.9.0.1:5000@eth1", false),
+        ("10.9.0.1:5000-5003@eth0", "10.9.0.1:5003-5009@eth0", true),
+        ("10.9.0.1:5000-5003@eth0", "10.9.0.1:5003@eth0", false),
+        ("[ff3e::1]:5@eth0", "[ff3e::1]:5@eth0", true),
+        ("[ff3e::]/120:5@eth0", "[ff3e::80]/121:5@eth0", true),
+        ("[ff3e::]/120:5@eth0", "[ff3e::100]/120:5@eth0", false),
+        ("[fd00::1]@[ff3e::1]:5@eth0", "[fd00::2]@[ff3e::1]:5@eth0", false),
+        ("[fd00::1]@[ff3e::1]:5@eth0", "[ff3e::1]:5@eth0", true),
     ];
     for (one, other, overlap) in cases {
         for (first, second) in [(one, other), (other, one)] {
             let entry = |name: &str, input: &str, first_octet: u8| {
                 let block = input.parse::<Input>().unwrap().addresses;
-                let prefix = 32 - block.host_bits();
-                rule(name, input, &[&format!("{first_octet}.0.0.0/{prefix}@eth2")])
+                let to = match block.first() {
+                    IpAddr::V4(_) => format!("{first_octet}.0.0.0/{}@eth2", block.prefix()),
+                    IpAddr::V6(_) => format!("[ff1e:{first_octet}::]/{}@eth2", block.prefix()),
+                };
+                rule(name, input, &[&to])
             };
             let mut table = table(&[entry("first", first, 225)]);
             let before = whole(&table);
@@ -272,32 +296,111 @@ fn circles_are_refused_where_a_packet_would_not_be_known_as_our_own() {
         (&[(THERE, "keep@239.2.2.2:2@eth1"), (BACK, "keep@239.1.1.1:1@eth1")], false),
     ];
     for (rules, circle) in cases {
-        for turn in 0..rules.len() {
-            let entries = (0..rules.len()).map(|n| {
-                let (input, output) = rules[(n + turn) % rules.len()];
-                rule(&format!("r{n}"), input, &["239.99.1.1:9@eth1", output])
-            });
-            let mut table = RuleTable::default();
-            let added = entries.map(|entry| {
-                let (key, rule) = (entry.rule.key(), entry.rule.clone());
-                let differences = table.change(vec![Edit::Add(entry)])?;
-                let judged = table.refuse_circle(&key, &rule, &links(1500));
-                if judged.is_err() {
-                    table.revert(differences);
-                }
-                judged
-            });
-            let added: Vec<Result<(), Refusal>> = added.collect();
-            let (last, others) = added.split_last().unwrap();
-            assert!(others.iter().all(Result::is_ok), "{rules:?}: {added:?}");
-            match last {
-                Ok(()) => assert!(!circle, "{rules:?} was not refused"),
-                Err(refusal) => {
-                    assert!(*circle, "{rules:?}: {refusal}");
-                    assert!((0..rules.len()).all(|n| refusal.message.contains(&format!("r{n}"))));
-                    assert!(refusal.message.contains(" -> "), "{refusal}");
-                    assert_eq!(table.len(), rules.len() - 1);
-                }
+        refused_as_a_circle(rules, *circle, &["239.99.1.1:9@eth1"]);
+    }
+}
+
+#[test]
+fn circles_are_found_through_ranges_ipv6_and_unicast() {
+    const RANGE: &str = "239.1.1.0/24:1@eth0";
+    let cases: &[(&[(&str, &str)], bool)] = &[
+        (
+            &[
+                (RANGE, "keep@239.2.2.0/24:2@eth1"),
+                ("239.2.2.0/24:2@eth1", "keep@239.1.1.0/24:1@eth0"),
+            ],
+            true,
+        ),
+        (
+            &[(RANGE, "239.2.2.0/24:2@eth1"), ("239.2.2.0/24:2@eth1", "keep@239.1.1.0/24:1@eth0")],
+            false,
+        ),
+        (
+            &[(RANGE, "keep@239.2.2.0/24:2@eth1"), ("239.2.2.7:2@eth1", "keep@239.1.1.7:1@eth0")],
+            true,
+        ),
+        (
+            &[(RANGE, "keep@239.2.2.0/24:2@eth1"), ("239.2.3.7:2@eth1", "keep@239.1.1.7:1@eth0")],
+            false,
+        ),
+        (
+            &[(RANGE, "keep@239.2.2.0/24:2@eth1"), ("239.2.2.7:2@eth1", "keep@239.1.2.7:1@eth0")],
+            false,
+        ),
+        (
+            &[
+                ("239.1.1.1:1-8@eth0", "keep@239.2.2.2:11-18@eth1"),
+                ("239.2.2.2:15@eth1", "keep@239.1.1.1:8@eth0"),
+            ],
+            true,
+        ),
+        (
+            &[
+                ("239.1.1.1:1-8@eth0", "keep@239.2.2.2:11-18@eth1"),
+                ("239.2.2.2:15@eth1", "keep@239.1.1.1:9@eth0"),
+            ],
+            false,
+        ),
+        (
+            &[
+                ("[ff3e::1]:1@eth0", "keep@[ff1e::2]:2@eth1"),
+                ("[ff1e::2]:2@eth1", "keep@[ff3e::1]:1@eth0"),
+            ],
+            true,
+        ),
+        (
+            &[
+                ("[ff3e::1]:1@eth0", "[ff1e::2]:2@eth1"),
+                ("[ff1e::2]:2@eth1", "keep@[ff3e::1]:1@eth0"),
+            ],
+            false,
+        ),
+        (
+            &[("10.0.0.9:1@lo", "keep@10.0.0.9:2@lo"), ("10.0.0.9:2@lo", "10.7.7.7@10.0.0.9:1@lo")],
+            true,
+        ),
+        (&[("10.0.0.9:1@lo", "keep@10.0.0.9:1")], true),
+        (&[("10.0.0.9:1@lo", "keep@10.0.0.9:2"), ("10.0.0.9:2@lo", "keep@10.0.0.9:1")], true),
+        (&[("10.0.0.9:1@lo", "keep@10.0.0.9:1@eth0")], true),
+        (&[("10.0.0.9:1@lo", "keep@10.9.9.9:1")], false),
+        (&[("10.0.0.9:1@eth0", "keep@10.0.0.9:1")], false),
+        (
+            &[("10.0.0.9:1@eth0", "keep@10.9.9.9:1"), ("10.9.9.9:1@eth1", "keep@10.0.0.9:1@eth0")],
+            false,
+        ),
+    ];
+    for (rules, circle) in cases {
+        refused_as_a_circle(rules, *circle, &[]);
+    }
+}
+
+/// Whatever the order they come in: the last of them is refused, or none.
+fn refused_as_a_circle(rules: &[(&str, &str)], circle: bool, more: &[&str]) {
+    for turn in 0..rules.len() {
+        let entries = (0..rules.len()).map(|n| {
+            let (input, output) = rules[(n + turn) % rules.len()];
+            rule(&format!("r{n}"), input, &[more, &[output]].concat())
+        });
+        let mut table = RuleTable::default();
+        let added = entries.map(|entry| {
+            let (key, rule) = (entry.rule.key(), entry.rule.clone());
+            let differences = table.change(vec![Edit::Add(entry)])?;
+            let judged = table.refuse_circle(&key, &rule, &links(1500));
+            if judged.is_err() {
+                table.revert(differences);
+            }
+            judged
+        });
+        let added: Vec<Result<(), Refusal>> = added.collect();
+        let (last, others) = added.split_last().unwrap();
+        assert!(others.iter().all(Result::is_ok), "{rules:?}: {added:?}");
+        match last {
+            Ok(()) => assert!(!circle, "{rules:?} was not refused"),
+            Err(refusal) => {
+                assert!(circle, "{rules:?}: {refusal}");
+                assert!((0..rules.len()).all(|n| refusal.message.contains(&format!("r{n}"))));
+                assert!(refusal.message.contains(" -> "), "{refusal}");
+                assert_eq!(table.len(), rules.len() - 1);
             }
         }
     }
@@ -314,7 +417,16 @@ fn warnings_name_what_may_not_be_meant() {
     let mac_out = rule("mac", "239.1.9.1:5000@eth0", &["225.138.1.1:7000@eth1"]);
     let other_place = rule("other", "239.129.1.1:5000@eth1", &["225.138.1.1:7000@eth0"]);
     let same_group = rule("same", "239.1.1.1:5001@eth0", &["239.10.1.1:6001@eth1"]);
-    let cases: [(Entry, u32, &[&str]); 10] = [
+    let sent_to_ssm = rule("to", "239.1.9.1:5000@eth0", &["232.7.7.7@eth1"]);
+    let fixed =
+        rule("fixed", "239.1.9.1:5000@eth0", &["10.1.0.9@232.7.7.7@eth1", "keep@232.7.7.8@eth1"]);
+    let to_ssm6 = rule("to6", "[ff1e::9]:5000@eth0", &["[ff35::7]@eth1", "[ff35:1::8]@eth1"]);
+    let range = rule("range", "232.7.0.0/24:5000@eth0", &["239.7.0.0/24@eth1"]);
+    let mac6 =
+        rule("mac6", "[ff1e::9]:5@eth0", &["[ff1e::1:2:3]:5@eth1", "[ff05::9:1:2:3]:5@eth1"]);
+    let host = rule("host", "239.1.9.1:5000@eth0", &["10.9.0.7:6000"]);
+    let hosts = rule("host", "239.1.9.1:5000@eth0", &["10.9.0.7:6000@eth1", "10.9.0.7:6000"]);
+    let cases: [(Entry, u32, &[&str]); 17] = [
         (ssm, 1500, &["232.7.7.7 is source-specific"]),
         (ssm6, 1500, &["[ff3e::8000:1] is source-specific"]),
         (asm6, 1500, &[]),
@@ -332,10 +444,25 @@ fn warnings_name_what_may_not_be_meant() {
         ),
         (other_place, 1500, &[]),
         (same_group, 1500, &[]),
+        (sent_to_ssm, 1500, &["232.7.7.7@eth1 is source-specific (RFC 4607), and its receivers"]),
+        (fixed, 1500, &[]),
+        (to_ssm6, 1500, &["[ff35::7]@eth1 is source-specific (RFC 4607), and its receivers"]),
+        (range, 1500, &["232.7.0.0/24 is source-specific"]),
+        (
+            mac6,
+            1500,
+            &[
+                "ff05::9:1:2:3 and ff1e::1:2:3 share the MAC address 33:33:00:02:00:03 on eth1",
+                "ff1e::1:2:3 and ff05::9:1:2:3 share the MAC address 33:33:00:02:00:03 on eth1",
+            ],
+        ),
+        (host, 1500, &["another rule sends to 10.9.0.7:6000"]),
+        (hosts, 1500, &["another rule sends to 10.9.0.7:6000"]),
         (plain("small", 9), 1400, &["the MTU of eth1 is 1400, that of eth0 is 1500"]),
     ];
+    let to_host = rule("unicast", "239.1.8.1:5000@eth0", &["10.9.0.7:6000"]);
     for (entry, mtu, expected) in cases {
-        let mut table = table(&[plain("a", 1)]);
+        let mut table = table(&[plain("a", 1), to_host.clone()]);
         let name = entry.rule.key();
         let differences = table.change(vec![Edit::Add(entry)]).unwrap();
         let warnings = table.warnings(&differences, &links(mtu));

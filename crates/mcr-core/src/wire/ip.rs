@@ -1,5 +1,8 @@
 //! What IPv4 and IPv6 packets have in common for a relay of UDP.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use super::{ipv4, ipv6};

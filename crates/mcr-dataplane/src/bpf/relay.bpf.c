@@ -123,7 +123,7 @@ static __always_inline int reason_of(long error)
 static __always_inline int send(struct __sk_buff *skb, const struct packet *packet,
 				struct headers *is, const struct output *output, __u32 number)
 {
-	__u32 mtu = packet->packet_len, zero = 0;
+	__u32 mtu = skb->gso_size ? 0 : packet->packet_len, zero = 0;
 	struct headers *shall = bpf_map_lookup_elem(&scratch, &zero);
 	long error;
 
@@ -133,8 +133,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct packet *pack
 		return OUTPUT_NO_MEMORY;
 	if (wanted(packet, output, shall))
 		return OUTPUT_TTL_EXPIRED;
-	/* bpf_clone_redirect does not look at the MTU. */
-	error = bpf_check_mtu(skb, output->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
+	/* bpf_clone_redirect does not look at the MTU. Given a length, the check knows no segments. */
+	error = bpf_check_mtu(skb, output->ifindex, &mtu, 0, mtu ? 0 : BPF_MTU_CHK_SEGS);
 	if (error)
 		return error == -ENODEV ? OUTPUT_INTERFACE_GONE : OUTPUT_MTU;
 	if (packet->part != PART_WHOLE)

@@ -4,15 +4,13 @@ use std::io;
 
 use aya::programs::tc::TcError;
 use mcr_core::link::IfIndex;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2,
 };
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
+
+use super::ask::Asker;
 
 /// Whether adding a qdisc failed because there is one.
 pub(crate) fn is_exists(error: &TcError) -> bool {
@@ -113,39 +111,10 @@ fn message(index: IfIndex, parent: TcHandle) -> TcMessage {
     message
 }
 
-/// Sends a request, and hands over the answers before the closing one.
 fn request(
     payload: RouteNetlinkMessage,
     flags: u16,
-    mut each: impl FnMut(RouteNetlinkMessage),
+    each: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    loop {
-        let (received, _) = socket.recv_from_full()?;
-        let mut rest = received.as_slice();
-        while !rest.is_empty() {
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(io::Error::other)?;
-            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
-            rest = &rest[length.max(1)..];
-            if let NetlinkPayload::Error(error) = answer.payload {
-                return if error.raw_code() == 0 { Ok(()) } else { Err(error.to_io()) };
-            }
-            if let NetlinkPayload::Done(_) = answer.payload {
-                return Ok(());
-            }
-            if let NetlinkPayload::InnerMessage(answer) = answer.payload {
-                each(answer);
-            }
-        }
-    }
+    Asker::open()?.ask(payload, flags, each)
 }

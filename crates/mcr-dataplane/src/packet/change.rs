@@ -1,11 +1,11 @@
 //! A change on its way: what it needs is opened, the workers are told, what it gave up is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use mcr_core::action::{PlaneChange, PlaneRefusal, PlaneRule, RuleId};
+use mcr_core::flow::AddressBlock;
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::supervisor::{Absent, ChangeId};
@@ -21,7 +21,7 @@ pub(super) struct Change {
     pub(super) memory: OwnedFd,
     pub(super) inputs: BTreeSet<IfIndex>,
     pub(super) outputs: BTreeSet<IfIndex>,
-    /// Inputs whose groups have changed.
+    /// Inputs whose rules have changed.
     touched: BTreeSet<IfIndex>,
 }
 
@@ -91,6 +91,7 @@ impl PacketPlane {
             change.fresh_rules.iter().for_each(|id| counters.clear_rule(*id));
             change.fresh_outputs.iter().for_each(|id| counters.clear_output(*id));
         }
+        change.fresh_rules.iter().for_each(|id| self.shared.shared().clear_rule(*id));
         change.remove.iter().for_each(|id| drop(self.rules.remove(id)));
         self.rules.extend(change.install.iter().map(|rule| (rule.id, rule.clone())));
         self.own.clone_from(&change.own);
@@ -122,18 +123,17 @@ impl PacketPlane {
                 Err(refusal) => return Err(blame(None)(refusal)),
             }
         }
-        let old = |id: &RuleId| self.rules.get(id).map(|rule| rule.key.interface);
+        let old = |id: &RuleId| self.rules.get(id).map(|rule| rule.take.interface);
         let ids = change.remove.iter().chain(change.install.iter().map(|rule| &rule.id));
         let mut touched: BTreeSet<IfIndex> = ids.filter_map(old).collect();
-        touched.extend(change.install.iter().map(|rule| rule.key.interface));
+        touched.extend(change.install.iter().map(|rule| rule.take.interface));
         for index in &touched {
             let Some(input) = inputs.get(index).or_else(|| self.inputs.get(index)) else {
                 continue;
             };
             // Both the old and the new, until every worker has the change.
-            let mut groups = groups(self.rules.values(), *index);
-            groups.extend(self::groups(change.install.iter(), *index));
-            input.admit(&groups).map_err(blame(Some(*index)))?;
+            let blocks = blocks(self.rules.values().chain(&change.install), *index);
+            input.admit(&blocks).map_err(blame(Some(*index)))?;
         }
         self.inputs.extend(inputs);
         self.outputs.extend(outputs);
@@ -160,7 +160,7 @@ impl PacketPlane {
         }
         for index in touched {
             let Some(input) = self.inputs.get(&index) else { continue };
-            if let Err(refusal) = input.admit(&groups(self.rules.values(), index)) {
+            if let Err(refusal) = input.admit(&blocks(self.rules.values(), index)) {
                 tracing::error!(%refusal, "filter not narrowed: more is received than wanted");
             }
         }
@@ -180,10 +180,10 @@ fn interfaces(rule: &PlaneRule) -> impl Iterator<Item = IfIndex> {
     rule.outputs.iter().filter(|output| output.absent.is_none()).map(|output| output.interface)
 }
 
-/// The groups that rules take on an interface.
-pub(super) fn groups<'r>(
+/// The addresses that rules take on an interface.
+pub(super) fn blocks<'r>(
     rules: impl Iterator<Item = &'r PlaneRule>,
     interface: IfIndex,
-) -> BTreeSet<Ipv4Addr> {
-    rules.filter(|rule| rule.key.interface == interface).map(|rule| rule.key.address).collect()
+) -> BTreeSet<AddressBlock> {
+    rules.map(|rule| &rule.take).filter(|t| t.interface == interface).map(|t| t.addresses).collect()
 }

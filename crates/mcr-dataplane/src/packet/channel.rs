@@ -35,7 +35,8 @@ const DESCRIPTORS_MAX: usize = 2;
 /// To a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// First of all: counters for ids below these. With the counters' memory.
+    /// First of all: the worker's counters, for ids below these, and what all workers share. With the
+    /// memory of both.
     Setup { rules: u32, outputs: u32 },
     /// Receive on this interface. With the socket and the memory of its place.
     Input { interface: IfIndex, layout: RingLayout },

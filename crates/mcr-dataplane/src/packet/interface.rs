@@ -5,12 +5,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use mcr_core::api::{RingStatus, SendBuffer};
-use mcr_core::flow::InterfaceName;
-use mcr_core::link::IfIndex;
+use mcr_core::flow::{AddressBlock, InterfaceName};
+use mcr_core::link::{IfIndex, LinkKind};
 use mcr_core::packet::{InterfaceOptions, PacketOptions};
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::verdict::Pass;
@@ -61,7 +60,8 @@ impl Input {
         let (interface, mib) = (options.interface(&parsed), options.ring_mib(&parsed));
         let about = |refusal: Refusal| refusal.about(format_args!("interface {name}"));
         let mtu = sys::mtu(&name).map_err(|error| about(unusable("its MTU", &error)))?;
-        let layout = RingLayout::new(interface.receive, mtu, mib);
+        let kind = sys::link_kind(&name).map_err(|error| about(unusable("its kind", &error)))?;
+        let layout = RingLayout::new(interface.receive, kind == LinkKind::Bare, mtu, mib);
         let too_large = |why: String| {
             let message = format!("receive rings of {workers} × {mib} MiB cannot be had: {why}");
             let hint = format!(
@@ -104,10 +104,13 @@ impl Input {
         Ok(Self { index, name, options: interface, layout, rings, passed })
     }
 
-    /// Lets in what is for these groups, and nothing else.
-    pub(super) fn admit(&self, groups: &BTreeSet<Ipv4Addr>) -> Result<(), Refusal> {
-        let groups: Vec<Ipv4Addr> = groups.iter().copied().collect();
-        let program = filter::groups(&groups);
+    /// Lets in what is for these addresses, and little else.
+    pub(super) fn admit(&self, blocks: &BTreeSet<AddressBlock>) -> Result<(), Refusal> {
+        let program = if blocks.is_empty() {
+            filter::nothing()
+        } else {
+            filter::blocks(blocks, self.layout.bare)
+        };
         for ring in &self.rings {
             socket::set_filter(&ring.socket, &program).map_err(|error| {
                 unusable("a filter", &error).about(format_args!("interface {}", self.name))

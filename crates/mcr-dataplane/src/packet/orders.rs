@@ -10,7 +10,7 @@ use mcr_core::link::IfIndex;
 use mcr_core::relay::Limits;
 use mcr_core::supervisor::{ChangeId, Incarnation, Order, WorkerId};
 
-use super::change::groups;
+use super::change::blocks;
 use super::channel::{FromWorker, ToWorker};
 use super::interface::Input;
 use super::process::{Event, Process, What};
@@ -74,13 +74,14 @@ impl PacketPlane {
         }
     }
 
-    /// Counters, sockets and the whole table.
+    /// Memory, sockets and the whole table.
     fn hand_everything(&self, worker: WorkerId, process: &mut Process) -> io::Result<()> {
         let Limits { rules, outputs } = self.room;
         let setup = ToWorker::Setup { rules, outputs };
         let counters = &self.counters[worker.0 as usize];
-        channel::send(process.channel.as_fd(), &setup, &[counters.descriptor()])?;
-        let inputs = self.rules.values().map(|rule| rule.key.interface).collect();
+        let memory = [counters.descriptor(), self.shared.descriptor()];
+        channel::send(process.channel.as_fd(), &setup, &memory)?;
+        let inputs = self.rules.values().map(|rule| rule.take.interface).collect();
         self.hand_sockets(worker, process, &inputs)?;
         let install = self.rules.values().cloned().collect();
         let whole = PlaneChange { install, own: self.own.clone(), inputs, ..Default::default() };
@@ -161,12 +162,12 @@ impl PacketPlane {
     /// Replaces the rings of an interface of which one takes nothing any more.
     pub(super) fn reopen(&mut self, index: IfIndex) {
         let Some(old) = self.inputs.get(&index) else { return };
-        let groups = groups(self.rules.values(), index);
+        let blocks = blocks(self.rules.values(), index);
         let opened =
             Input::open(index, &self.options.packet, self.workers()).and_then(|mut new| {
                 // Never both at once: every packet would come twice.
                 old.admit(&BTreeSet::new())?;
-                new.admit(&groups).inspect_err(|_| drop(old.admit(&groups)))?;
+                new.admit(&blocks).inspect_err(|_| drop(old.admit(&blocks)))?;
                 new.inherit(old);
                 Ok(new)
             });

@@ -45,8 +45,13 @@ const BLOCK_SEQUENCE: usize = 24;
 /// A frame in a ring.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Received<'r> {
-    /// What there is of it, from the Ethernet header on.
+    /// What there is of it, from the Ethernet header on, or from the IP header where the interface
+    /// has no link header.
     pub(crate) bytes: &'r [u8],
+    pub(crate) bare: bool,
+    /// Bytes that the kernel has put before `bytes`: a header that an interface without link header
+    /// has after all.
+    pub(crate) before: usize,
     /// How long it is.
     pub(crate) length: usize,
     /// `PACKET_*` of linux/if_packet.h.
@@ -58,12 +63,13 @@ pub(crate) struct Received<'r> {
     pub(crate) copied: bool,
 }
 
-/// What the two kinds of headers say of a frame: where they are, where its address is, the offset of
-/// the frame from them, its bytes there, and its length.
+/// What the two kinds of headers say of a frame: where they are, where its address is, the offsets of
+/// the frame and of its IP header from them, its bytes there, and its length.
 struct Header {
     at: usize,
     address: usize,
     mac: usize,
+    net: usize,
     there: usize,
     length: usize,
     tag: Option<u16>,
@@ -194,6 +200,7 @@ impl Ring {
                 at,
                 address: at + size_of::<tpacket3_hdr>(),
                 mac: header.tp_mac.into(),
+                net: header.tp_net.into(),
                 there: header.tp_snaplen as usize,
                 length: header.tp_len as usize,
                 tag: tagged.then_some(header.hv1.tp_vlan_tci as u16),
@@ -209,6 +216,7 @@ impl Ring {
             at,
             address: at + size_of::<tpacket2_hdr>(),
             mac: header.tp_mac.into(),
+            net: header.tp_net.into(),
             there: header.tp_snaplen as usize,
             length: header.tp_len as usize,
             tag: tagged.then_some(header.tp_vlan_tci),
@@ -217,20 +225,36 @@ impl Ring {
     }
 
     fn received(&self, header: &Header) -> Received<'_> {
-        let Header { at, address, mac, there, length, tag, copied } = *header;
-        let slot = self.layout.slot_bytes as usize;
+        let Header { at, address, mac, net, there, length, tag, copied } = *header;
+        let RingLayout { bare, slot_bytes, .. } = self.layout;
+        let slot = slot_bytes as usize;
         let end = at - at % slot + slot;
-        if mac < address - at + size_of::<sockaddr_ll>() + vnet::LEN || at + mac + there > end {
+        let before = if bare { net.wrapping_sub(mac) } else { 0 };
+        let whole = mac >= address - at + size_of::<sockaddr_ll>() + vnet::LEN
+            && at + mac + there <= end
+            && before <= there.min(length);
+        if !whole {
             // Given up half-way by the kernel, as it does with offloads that it cannot describe.
-            let (packet_type, vnet) = (libc::PACKET_HOST, VnetHeader::default());
-            return Received { bytes: &[], length: 1, packet_type, tag: None, vnet, copied: false };
+            return Received {
+                bytes: &[],
+                bare,
+                before: 0,
+                length: 1,
+                packet_type: libc::PACKET_HOST,
+                tag: None,
+                vnet: VnetHeader::default(),
+                copied: false,
+            };
         }
+        let vnet = VnetHeader::read(self.bytes(at + mac - vnet::LEN, vnet::LEN));
         Received {
-            bytes: self.bytes(at + mac, there),
-            length,
+            bytes: self.bytes(at + mac + before, there - before),
+            bare,
+            before,
+            length: length - before,
             packet_type: self.byte(address + offset_of!(sockaddr_ll, sll_pkttype)),
             tag,
-            vnet: VnetHeader::read(self.bytes(at + mac - vnet::LEN, vnet::LEN)),
+            vnet: vnet.without(before),
             copied,
         }
     }

@@ -1,15 +1,17 @@
 //! Memory that a worker shares with its supervisor: counters, and the place it has reached in each
-//! ring. It belongs to the supervisor, so it survives the worker.
+//! ring; and what all workers share. It belongs to the supervisor, so it survives the worker.
 //!
-//! Each counter has one writer, the worker; nobody takes a lock. The supervisor sets those of ids
-//! to 0 that no worker uses.
+//! Nobody takes a lock. Each counter has one writer, the worker; the supervisor sets those of ids to 0
+//! that no worker uses.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcr_core::action::{OutputCounters, OutputId, RuleCounters, RuleId, Volume};
+use mcr_core::forward::Shared;
 use mcr_core::verdict::{OutputDrop, Pass, RuleDrop};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
@@ -160,6 +162,36 @@ impl CounterMemory {
         for (sum, word) in sum.dropped.iter_mut().zip(&words[4..]) {
             *sum += read(word);
         }
+    }
+}
+
+/// What all workers of a relay share: the words of [`Shared`].
+#[derive(Debug)]
+pub(crate) struct SharedMemory(Memory);
+
+impl SharedMemory {
+    /// For ids below `rules`.
+    pub(crate) fn new(rules: u32) -> io::Result<Self> {
+        let memory = Self(Memory::new(Shared::words(rules))?);
+        let (random, mut number) = (RandomState::new(), 0_u32);
+        memory.shared().begin(|| {
+            number += 1;
+            random.hash_one(number)
+        });
+        Ok(memory)
+    }
+
+    /// In a worker: what the supervisor made by [`SharedMemory::new`].
+    pub(crate) fn open(file: OwnedFd, rules: u32) -> io::Result<Self> {
+        Memory::map(file, Shared::words(rules)).map(Self)
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.descriptor()
+    }
+
+    pub(crate) fn shared(&self) -> Shared<'_> {
+        Shared::new(self.0.words())
     }
 }
 

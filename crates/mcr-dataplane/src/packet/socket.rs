@@ -43,6 +43,8 @@ const BLOCK_TIMEOUT_MS: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RingLayout {
     pub(crate) blocks: bool,
+    /// The interface has no link header: frames begin at the IP header.
+    pub(crate) bare: bool,
     /// Slots of a frame each, or blocks of many.
     pub(crate) slots: u32,
     pub(crate) slot_bytes: u32,
@@ -50,14 +52,14 @@ pub(crate) struct RingLayout {
 
 impl RingLayout {
     /// For an interface with this MTU, of at most `mib` MiB.
-    pub(crate) fn new(receive: Receive, mtu: u32, mib: u32) -> Self {
+    pub(crate) fn new(receive: Receive, bare: bool, mtu: u32, mib: u32) -> Self {
         let blocks = receive == Receive::Block;
         let frame = mtu.saturating_add(SLOT_HEAD).checked_next_power_of_two();
         // The loopback interface's MTU of 65,536 says nothing about what comes.
         let frame = frame.filter(|bytes| *bytes <= SLOT_MAX).unwrap_or(SLOT_MIN).max(SLOT_MIN);
         let slot_bytes = if blocks { BLOCK } else { frame };
         let slots = (u64::from(mib) << 20) / u64::from(slot_bytes);
-        Self { blocks, slots: slots as u32, slot_bytes }
+        Self { blocks, bare, slots: slots as u32, slot_bytes }
     }
 
     pub(crate) fn bytes(self) -> u64 {
@@ -87,7 +89,7 @@ pub(crate) fn receiver(interface: IfIndex, layout: RingLayout) -> io::Result<Soc
 }
 
 fn set_ring(socket: &Socket, layout: RingLayout) -> io::Result<()> {
-    let RingLayout { blocks, slots, slot_bytes } = layout;
+    let RingLayout { blocks, bare: _, slots, slot_bytes } = layout;
     if blocks {
         let request = libc::tpacket_req3 {
             tp_block_size: slot_bytes,

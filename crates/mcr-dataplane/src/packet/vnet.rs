@@ -47,6 +47,19 @@ impl VnetHeader {
         if self.gso_type == GSO_UDP_L4 { self.gso_size } else { 0 }
     }
 
+    /// Of the frame without its first bytes: a header that is no part of it.
+    pub(crate) fn without(self, bytes: usize) -> Self {
+        match usize::from(self.checksum_start).checked_sub(bytes) {
+            Some(start) => Self { checksum_start: start as u16, ..self },
+            None => Self { needs_checksum: false, ..self },
+        }
+    }
+
+    /// Whether a checksum is still to be made, of whatever header.
+    pub(crate) fn needs_checksum(self) -> bool {
+        self.needs_checksum
+    }
+
     /// Whether the checksum of the UDP header that begins `udp` bytes into the frame is still to be
     /// made (`CHECKSUM_PARTIAL`). In a tunnel it may be that of an inner header.
     pub(crate) fn is_partial(self, udp: usize) -> bool {
@@ -61,13 +74,14 @@ impl VnetHeader {
         Self { needs_checksum: true, checksum_start, checksum_offset: UDP_CHECKSUM, ..self }
     }
 
-    /// To the first [`LEN`] bytes of `bytes`: for a frame whose headers have kept their lengths, and
-    /// whose UDP header begins `udp` bytes into it.
-    pub(crate) fn write(self, bytes: &mut [u8], udp: usize) {
+    /// To the first [`LEN`] bytes of `bytes`: for a frame whose UDP header begins `udp` bytes into it,
+    /// where it began `came` bytes into the one that came in.
+    pub(crate) fn write(self, bytes: &mut [u8], came: usize, udp: usize) {
         bytes[..LEN].fill(0);
         if self.needs_checksum {
+            let start = self.checksum_start.wrapping_sub(came as u16).wrapping_add(udp as u16);
             bytes[0] = NEEDS_CSUM;
-            bytes[6..8].copy_from_slice(&self.checksum_start.to_ne_bytes());
+            bytes[6..8].copy_from_slice(&start.to_ne_bytes());
             bytes[8..10].copy_from_slice(&self.checksum_offset.to_ne_bytes());
         }
         if self.segment_size() != 0 {
@@ -92,9 +106,16 @@ mod tests {
                 .unwrap_or_default(),
         ] {
             let mut again = [0xee; LEN];
-            VnetHeader::read(&bytes).write(&mut again, 34);
+            VnetHeader::read(&bytes).write(&mut again, 34, 34);
             assert_eq!(again, bytes);
         }
+        let partial = VnetHeader::default().partial(34);
+        let mut bytes = [0; LEN];
+        partial.write(&mut bytes, 34, 20);
+        assert!(VnetHeader::read(&bytes).is_partial(20), "to an interface without link header");
+        partial.without(14).write(&mut bytes, 20, 34);
+        assert!(VnetHeader::read(&bytes).is_partial(34), "and back");
+        assert!(!partial.without(35).needs_checksum());
         let mut bytes = [0; LEN];
         bytes[1] = GSO_UDP_L4;
         bytes[4..6].copy_from_slice(&1000_u16.to_ne_bytes());

@@ -1,17 +1,15 @@
 //! A worker process: takes frames from its rings, sends what the rules make of them, and answers
 //! its supervisor. One thread, no lock; no allocation and no log line for a packet.
 
-use std::collections::{BTreeSet, HashMap};
+mod relay;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use mcr_core::action::PlaneChange;
-use mcr_core::forward::{ForwardTable, Frame, PacketType, Verdict, forward};
 use mcr_core::link::IfIndex;
-use mcr_core::verdict::OutputDrop;
-use mcr_core::wire::ethernet::HEADER_LEN;
 use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, recv};
 use rustix::thread::nanosleep;
@@ -22,13 +20,15 @@ use super::confine;
 use super::rhythm::{self, Rhythm};
 use super::ring::{Received, Ring};
 use super::send::SendQueue;
-use super::shared::{CounterMemory, Place};
+use super::shared::{CounterMemory, Place, SharedMemory};
 use super::socket;
 use super::vnet::{self, VnetHeader};
+use crate::sys;
+use relay::Relay;
 
 /// While frames keep coming, messages wait for so many rounds: a millisecond or two.
 const ROUNDS: u32 = 16;
-/// The largest super-packet, an IPv4 packet, with its headers; rounded up.
+/// The largest super-packet, an IP packet, with what comes before it; rounded up.
 const COPY: usize = 66_000;
 /// See [`Input::drop_stale_copy`].
 const STALE: Duration = Duration::from_secs(1);
@@ -70,13 +70,13 @@ pub fn run(channel: OwnedFd, cpu: usize) -> io::Result<()> {
 fn serve(channel: OwnedFd) -> io::Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     watch(&poll, channel.as_fd(), CHANNEL)?;
-    let Some(counters) = wait_for_setup(&poll, channel.as_fd())? else { return Ok(()) };
+    let Some((counters, shared)) = wait_for_setup(&poll, channel.as_fd())? else { return Ok(()) };
     let mut worker = Worker {
         channel,
         poll,
         synced: false,
         inputs: Vec::new(),
-        relay: Relay { counters, table: ForwardTable::default(), queues: HashMap::default() },
+        relay: Relay::new(counters, shared),
         copy: vec![0; COPY].into(),
     };
     let (mut rhythm, mut round) = (Rhythm::default(), 0_u32);
@@ -109,13 +109,19 @@ fn pause() {
     let _ = nanosleep(&time);
 }
 
-fn wait_for_setup(poll: &OwnedFd, channel: BorrowedFd<'_>) -> io::Result<Option<CounterMemory>> {
+/// Waits for the memory that everything else needs; `None` when the supervisor is gone.
+fn wait_for_setup(
+    poll: &OwnedFd,
+    channel: BorrowedFd<'_>,
+) -> io::Result<Option<(CounterMemory, SharedMemory)>> {
     loop {
         match channel::receive(channel) {
             Ok(None) => return Ok(None),
-            Ok(Some((ToWorker::Setup { rules, outputs }, mut descriptors))) => {
-                let memory = descriptors.pop().ok_or(io::ErrorKind::InvalidData)?;
-                return CounterMemory::open(memory, rules, outputs).map(Some);
+            Ok(Some((ToWorker::Setup { rules, outputs }, descriptors))) => {
+                let [counters, shared] =
+                    descriptors.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+                let counters = CounterMemory::open(counters, rules, outputs)?;
+                return Ok(Some((counters, SharedMemory::open(shared, rules)?)));
             }
             Ok(Some((other, _))) => return Err(io::Error::other(format!("{other:?} too early"))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(ready(poll, false)?),
@@ -143,13 +149,6 @@ struct Input {
     stale: Option<Instant>,
 }
 
-/// What a frame needs on its way through.
-struct Relay {
-    table: ForwardTable,
-    counters: CounterMemory,
-    queues: HashMap<IfIndex, SendQueue, RandomState>,
-}
-
 impl Worker {
     /// A batch of each ring; the number of frames.
     fn receive(&mut self) -> usize {
@@ -162,6 +161,7 @@ impl Worker {
             }
             *stale = None;
             received += frames;
+            self.relay.now_ns = sys::monotonic_ns();
             let mut number = 0;
             while number < frames {
                 let Some(frame) = ring.frame(number) else {
@@ -235,7 +235,7 @@ impl Worker {
                     self.inputs.push(Input { interface, socket, ring, stale: None });
                 }
                 ToWorker::Output { interface } => {
-                    let queue = SendQueue::new(descriptor()?, descriptor().ok());
+                    let queue = SendQueue::new(interface, descriptor()?, descriptor().ok());
                     self.relay.queues.insert(interface, queue);
                 }
                 ToWorker::Table { change, outputs } => {
@@ -286,83 +286,16 @@ impl Input {
     }
 }
 
-impl Relay {
-    /// Queues what becomes of a frame.
-    ///
-    /// # Safety
-    ///
-    /// The frame must stay as it is until the next [`Relay::flush`] has returned.
-    unsafe fn frame(&mut self, interface: IfIndex, place: &Place, received: &Received<'_>) {
-        let Received { bytes, length, packet_type, tag, vnet, copied: _ } = *received;
-        if bytes.len() < length || !vnet.is_known() {
-            return place.add_unusable();
-        }
-        // Where a UDP header begins, if it is one.
-        let udp =
-            HEADER_LEN + usize::from(bytes.get(HEADER_LEN).map_or(0, |first| first & 0xf)) * 4;
-        let frame = Frame {
-            bytes,
-            interface,
-            packet_type: match packet_type {
-                libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST => {
-                    PacketType::Here
-                }
-                _ => PacketType::OtherHost,
-            },
-            tagged: tag.is_some_and(|tag| tag & 0xfff != 0),
-            segment_size: vnet.segment_size(),
-            partial_checksum: vnet.is_partial(udp),
-        };
-        let found = match forward(&self.table, &frame) {
-            Verdict::Pass(reason) => return place.add_passed(reason),
-            Verdict::Drop(rule, reason, volume) => {
-                return self.counters.rule_dropped(rule.id, reason, volume);
-            }
-            Verdict::Match(found) => found,
-        };
-        self.counters.matched(found.rule.id, found.volume);
-        for output in &found.rule.outputs {
-            let Some(queue) = self.queues.get_mut(&output.interface) else {
-                let reason = output.absent.unwrap_or(OutputDrop::InterfaceGone);
-                self.counters.offered(output.id, found.volume, Err(reason));
-                continue;
-            };
-            if queue.is_full() {
-                queue.flush(&self.counters);
-            }
-            // SAFETY: promised by the caller, up to a later flush than the queue's.
-            let queued = unsafe { queue.push(&found, output, bytes, vnet) };
-            if queued.is_err() {
-                self.counters.offered(output.id, found.volume, queued);
-            }
-        }
-    }
-
-    /// Relays a frame that is too large for its slot, if it could be had.
-    fn copied(&mut self, interface: IfIndex, place: &Place, whole: Option<&Received<'_>>) {
-        match whole {
-            // SAFETY: the copy is not written before the flush that follows.
-            Some(frame) => unsafe { self.frame(interface, place, frame) },
-            None => place.add_unusable(),
-        }
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        for queue in self.queues.values_mut() {
-            queue.flush(&self.counters);
-        }
-    }
-}
-
 /// The whole of a frame of which `slot` has the beginning: the first in the socket's queue, where it
 /// stays until it is sent. `None` when it is not there: a worker that has died since has taken it.
 fn whole<'c>(socket: &Socket, slot: &Received<'_>, copy: &'c mut [u8]) -> Option<Received<'c>> {
     let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     let length = take_copy(socket, copy, peek)?;
     let (vnet, bytes) = copy.get(..length)?.split_at_checked(vnet::LEN)?;
+    let bytes = bytes.get(slot.before..)?;
     let same = bytes.len() == slot.length && bytes.starts_with(slot.bytes);
-    same.then(|| Received { bytes, vnet: VnetHeader::read(vnet), ..*slot })
+    let vnet = VnetHeader::read(vnet).without(slot.before);
+    same.then_some(Received { bytes, vnet, ..*slot })
 }
 
 /// Reads from a socket's queue; the length. An interface that went down leaves an error on the

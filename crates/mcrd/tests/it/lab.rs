@@ -360,7 +360,7 @@ pub(crate) fn sibling(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_mcrd")).with_file_name(name);
     assert!(
         path.exists(),
-        "{} is missing: run `cargo build --workspace --examples` first",
+        "{} is missing: run `cargo build --workspace --bins --examples` first",
         path.display()
     );
     path

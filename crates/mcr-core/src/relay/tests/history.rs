@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::world::{RefusePlane, World, link};
+use super::world::{RefusePlane, World, ip, link};
 use super::{put, rule};
+use crate::flow::Input;
 use crate::resolve::{Part, resolve};
 use crate::rule::{Origin, Rule};
 
@@ -12,14 +13,22 @@ use crate::rule::{Origin, Rule};
 enum Event {
     Request(Request, bool),
     Link(u32, u8),
+    Host(u8),
     Refuse(Option<u8>, RefusePlane),
     Time,
 }
 
 fn random_rule() -> impl Strategy<Value = Rule> {
     (0..4usize, 0..6u8, 1..8u8, 0..8u8).prop_map(|(name, input, outputs, options)| {
-        let input = format!("239.1.1.{}:5000@eth{}", input / 2, input % 2);
+        let interface = input % 2;
+        let input = match (input / 2, options) {
+            (2, 6) => format!("10.{interface}.0.9:5000@eth{interface}"),
+            (group, 5) => format!("10.0.0.1@239.1.1.{group}:5000@eth{interface}"),
+            (group, _) => format!("239.1.1.{group}:5000@eth{interface}"),
+        };
         let places = ["225.1.1.1@eth1", "10.2.0.9@225.1.1.2@eth2", "keep@225.1.1.3@eth0"];
+        let hosts = ["10.9.0.7", "10.2.0.9@10.1.0.7@eth1", "10.2.0.7"];
+        let places = if options == 7 { hosts } else { places };
         let outputs: Vec<&str> =
             (0..3).filter(|n| outputs & 1 << n != 0).map(|n| places[n]).collect();
         let rule = rule(["", "a", "b", "c"][name], &input, &outputs);
@@ -54,6 +63,7 @@ fn random_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (request, prop::bool::weighted(0.1)).prop_map(|(r, dry)| Event::Request(r, dry)),
         2 => (0..3u32, 0..5u8).prop_map(|(n, change)| Event::Link(n, change)),
+        1 => (0..5u8).prop_map(Event::Host),
         1 => (proptest::option::of(0..3u8), plane).prop_map(|(join, plane)| Event::Refuse(join, plane)),
         1 => Just(Event::Time),
     ]
@@ -99,8 +109,13 @@ fn after(model: &Model, request: &Request) -> Option<Model> {
         }
         Request::Start { .. } => return None,
     }
-    let inputs: BTreeSet<_> = rules.values().map(|(rule, _)| &rule.input).collect();
-    (inputs.len() == rules.len()).then_some(rules)
+    let meet = |a: &Input, b: &Input| {
+        (&a.interface, a.addresses, a.ports) == (&b.interface, b.addresses, b.ports)
+            && (a.sources.is_empty() || b.sources.is_empty() || a.sources == b.sources)
+    };
+    let inputs: Vec<_> = rules.values().map(|(rule, _)| &rule.input).collect();
+    let clash = inputs.iter().enumerate().any(|(n, a)| inputs[..n].iter().any(|b| meet(a, b)));
+    (!clash).then_some(rules)
 }
 
 proptest! {
@@ -118,10 +133,14 @@ proptest! {
                     let wanted = after(&model, &request);
                     let calm = world.refuse_group.is_none() && world.refuse_plane == RefusePlane::Nothing;
                     let strict = request.is_strict();
-                    let reply = world.guarded(request, Guard { generation: None, dry_run });
+                    let reply = world.guarded(request, Guard { dry_run, ..Guard::default() });
+                    let known = |rule: &Rule| {
+                        let routes = world.answers(route_queries(rule));
+                        Links { routes, ..world.links.clone() }
+                    };
                     let missing = |wanted: &Model| wanted.iter().any(|(key, now)| {
                         let changed = model.get(key) != Some(now);
-                        changed && now.0.enabled && !resolve(&now.0, &world.links).missing.is_empty()
+                        changed && now.0.enabled && !resolve(&now.0, &known(&now.0)).missing.is_empty()
                     });
                     // What no rule had before, and the machine cannot serve.
                     let had = |now: &Rule, part: Part| model.values().any(|(before, _)| match part {
@@ -129,8 +148,8 @@ proptest! {
                         Part::Output(n) => before.outputs.iter().any(|o| o.to == now.outputs[n].to),
                     });
                     let new = |wanted: &Model| wanted.values().any(|(now, _)| {
-                        let mut missing = resolve(now, &world.links).missing.into_iter();
-                        now.enabled && missing.any(|(part, _)| !had(now, part))
+                        let mut missing = resolve(now, &known(now)).missing.into_iter();
+                        now.enabled && missing.any(|m| !m.sought && !had(now, m.part))
                     });
                     match (reply, wanted) {
                         (Ok(change), Some(wanted)) => {
@@ -153,9 +172,21 @@ proptest! {
                         1 => there.index.0 += 10,
                         2 => there.up = !there.up,
                         3 => there.addresses.clear(),
-                        _ => there.addresses = vec![[10, n as u8, 0, 9].into()],
+                        _ => there.addresses = vec![IpAddr::from([10, n as u8, 0, 9]).into()],
                     }
                 }),
+                Event::Host(change) => {
+                    let interface = "eth1".parse().unwrap();
+                    let next_hop = ip(if change == 0 { "10.1.0.1" } else { "10.1.0.7" });
+                    let via = Route::Via { interface, next_hop, source: None };
+                    match change {
+                        0 | 1 => drop(world.routes.insert(ip("10.9.0.7"), via)),
+                        2 => world.routes.clear(),
+                        3 => world.hosts.clear(),
+                        _ => drop(world.hosts.insert(ip("10.1.0.7"), [2, 7, 7, 7, 7, 7])),
+                    }
+                    world.look();
+                }
                 Event::Refuse(group, plane) => {
                     world.refuse_group = group.map(|n| [239, 1, 1, n].into());
                     world.refuse_plane = plane;

@@ -5,9 +5,10 @@ use std::time::UNIX_EPOCH;
 use super::super::*;
 use crate::action::PlaneChange;
 use crate::api::{Change, RuleStats};
-use crate::link::{Link, LinkKind};
+use crate::flow::InterfaceName;
+use crate::link::{Link, LinkAddress, LinkKind, Mac};
 use crate::refusal::Code;
-use crate::resolve::resolve;
+use crate::resolve::{resolve, route_queries};
 use crate::rule::Rule;
 
 /// A kernel and a data plane that do what the relay asks, unless told to refuse, and that judge
@@ -15,11 +16,18 @@ use crate::rule::Rule;
 pub(super) struct World {
     pub(super) relay: Relay,
     pub(super) now: Instant,
+    /// What the relay has been told; its routes and neighbours are made anew each time.
     pub(super) links: Links,
-    pub(super) joined: BTreeSet<Membership>,
-    pub(super) refuse_group: Option<Ipv4Addr>,
+    /// Routes that do not follow from the addresses of interfaces.
+    pub(super) routes: BTreeMap<IpAddr, Route>,
+    /// The hosts that answer.
+    pub(super) hosts: BTreeMap<IpAddr, Mac>,
+    pub(super) joined: BTreeSet<Claim>,
+    pub(super) refuse_group: Option<IpAddr>,
+    /// The neighbours that are kept resolved.
+    pub(super) sought: BTreeSet<NextHop>,
     pub(super) plane: BTreeMap<RuleId, PlaneRule>,
-    pub(super) own: BTreeSet<Ipv4Addr>,
+    pub(super) own: BTreeSet<IpAddr>,
     pub(super) inputs: BTreeSet<IfIndex>,
     pub(super) refuse_plane: RefusePlane,
     pub(super) counters: Counters,
@@ -37,7 +45,7 @@ pub(super) enum RefusePlane {
 }
 
 impl World {
-    /// lo, and eth0 to eth2 with the indexes 2 to 4.
+    /// lo, and eth0 to eth2 with the indexes 2 to 4, in the networks 10.n.0.0/24 and fd00:0:0:n::/64.
     pub(super) fn new() -> Self {
         Self::with_limits(Limits { rules: 100, outputs: 100 })
     }
@@ -51,8 +59,11 @@ impl World {
             relay,
             now: Instant::now(),
             links: Links::default(),
+            routes: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             joined: BTreeSet::new(),
             refuse_group: None,
+            sought: BTreeSet::new(),
             plane: BTreeMap::new(),
             own: BTreeSet::new(),
             inputs: BTreeSet::new(),
@@ -67,25 +78,60 @@ impl World {
             links.insert("lo".parse().unwrap(), lo);
             for n in 0..3 {
                 let name = format!("eth{n}").parse().unwrap();
-                links.insert(name, link(n + 2, &format!("10.{n}.0.9")));
+                let mut link = link(n + 2, &format!("10.{n}.0.9"));
+                link.addresses.push(address(&format!("fd00:0:0:{n}::9")));
+                links.insert(name, link);
             }
         });
         world
     }
 
-    pub(super) fn link(
-        &mut self,
-        change: impl FnOnce(&mut BTreeMap<crate::flow::InterfaceName, Link>),
-    ) {
-        change(&mut self.links.0);
+    pub(super) fn link(&mut self, change: impl FnOnce(&mut BTreeMap<InterfaceName, Link>)) {
+        change(&mut self.links.interfaces);
+        self.look();
+    }
+
+    /// The relay is told how the machine is.
+    pub(super) fn look(&mut self) {
+        let queries = self.relay.route_queries();
+        self.links.routes = self.answers(queries.into_iter());
+        let answer = |hop: &NextHop| Some((*hop, *self.hosts.get(&hop.address)?));
+        self.links.neighbours = self.sought.iter().filter_map(answer).collect();
         self.relay.handle_links(self.links.clone(), self.now);
         self.settle();
+    }
+
+    /// What the routing table says: hosts of a network are reached by the interface that has an
+    /// address there.
+    pub(super) fn answers(&self, queries: impl Iterator<Item = RouteQuery>) -> Routes {
+        let answer = |query: RouteQuery| {
+            let RouteQuery { destination, interface } = &query;
+            let on = |(name, link): &(&InterfaceName, &Link)| {
+                let here = |a: &LinkAddress| network(a.address) == network(*destination);
+                interface.as_ref().is_none_or(|wanted| wanted == *name)
+                    && link.addresses.iter().any(here)
+            };
+            let via = |(name, _): (&InterfaceName, &Link)| Route::Via {
+                interface: name.clone(),
+                next_hop: *destination,
+                source: None,
+            };
+            let route = match self.routes.get(destination) {
+                Some(route) => Some(route.clone()),
+                None if self.links.is_local(*destination) => Some(Route::Local),
+                None => self.links.interfaces.iter().find(on).map(via),
+            };
+            let unreachable = || Route::None("Network is unreachable".into());
+            (query, route.unwrap_or_else(unreachable))
+        };
+        queries.map(answer).collect()
     }
 
     pub(super) fn ask(&mut self, request: Request, guard: Guard) -> RequestId {
         let id = RequestId(self.asked.len() as u64);
         self.asked.insert(id);
-        self.relay.handle_request(id, request, guard, self.now);
+        let routes = self.answers(request.rules().flat_map(route_queries));
+        self.relay.handle_request(id, request, (guard, routes), self.now);
         id
     }
 
@@ -158,9 +204,10 @@ impl World {
 
     pub(super) fn everything(&self) -> String {
         let relay = &self.relay;
-        let core = (&relay.table, &relay.running, &relay.memberships, relay.generation);
-        let world = (&self.joined, &self.plane, &self.own, &self.inputs, relay.ids_in_use());
-        format!("{core:#?}\n{world:#?}")
+        let claims = (&relay.claims, &relay.next_hops, &self.joined, &self.sought);
+        let core = (&relay.table, &relay.running, relay.generation);
+        let world = (&self.plane, &self.own, &self.inputs, relay.ids_in_use());
+        format!("{claims:#?}\n{core:#?}\n{world:#?}")
     }
 
     /// Carries out all actions, then compares the world with what the rules ask for.
@@ -170,8 +217,8 @@ impl World {
         while let Some(action) = self.relay.poll_action() {
             self.did.push(action.clone());
             match action {
-                Action::Join(groups) => {
-                    let results = groups.into_iter().map(|group| (group, self.join(group)));
+                Action::Join(claims) => {
+                    let results = claims.into_iter().map(|claim| (claim, self.join(claim)));
                     let results = results.collect();
                     self.relay.handle_joined(results);
                 }
@@ -179,26 +226,32 @@ impl World {
                     let result = self.apply(change);
                     self.relay.handle_applied(result.map(|()| Vec::new()));
                 }
-                Action::Leave(groups) => groups.iter().for_each(|group| {
-                    assert!(self.joined.remove(group), "left {group:?}, which is not joined");
+                Action::Leave(claims) => claims.iter().for_each(|claim| {
+                    assert!(self.joined.remove(claim), "left {claim:?}, which is not joined");
                 }),
+                Action::Resolve(next_hops) => {
+                    assert_ne!(self.sought, next_hops, "sought already");
+                    self.sought = next_hops;
+                }
                 Action::Reply(id, result) => {
                     assert!(self.asked.contains(&id));
                     assert!(self.replies.insert(id, result).is_none(), "two replies to {id:?}");
                 }
-                Action::SaveRuntime => {}
+                Action::Note(_) | Action::SaveRuntime => {}
             }
         }
-        let left: BTreeSet<Membership> = self.did.iter().flat_map(leaves).collect();
-        assert_eq!(held.intersection(&left).find(|group| self.joined.contains(group)), None);
+        let left: BTreeSet<Claim> = self.did.iter().flat_map(leaves).collect();
+        assert_eq!(held.intersection(&left).find(|claim| self.joined.contains(claim)), None);
         self.judge();
     }
 
-    fn join(&mut self, membership: Membership) -> Result<(), Refusal> {
-        if self.refuse_group == Some(membership.group) {
+    fn join(&mut self, claim: Claim) -> Result<(), Refusal> {
+        if let Claim::Group(membership) = claim
+            && self.refuse_group == Some(membership.group)
+        {
             return Err(Refusal::new(Code::Join, "igmp_max_memberships", "raise it"));
         }
-        assert!(self.joined.insert(membership), "{membership:?} joined twice");
+        assert!(self.joined.insert(claim), "{claim:?} joined twice");
         Ok(())
     }
 
@@ -250,7 +303,10 @@ impl World {
     fn judge(&self) {
         let relay = &self.relay;
         assert_eq!(self.asked, self.replies.keys().copied().collect(), "requests and replies");
+        let routes = self.answers(relay.route_queries().into_iter());
+        let links = Links { routes, ..self.links.clone() };
         let (mut plane, mut joined) = (BTreeMap::new(), BTreeSet::new());
+        let mut sought = BTreeSet::new();
         let (mut outputs, mut rules) = (BTreeSet::new(), BTreeSet::new());
         for (key, entry) in relay.table.iter() {
             let running = &relay.running[key];
@@ -260,29 +316,29 @@ impl World {
                 assert!(outputs.insert(output.id), "{:?} twice", output.id);
             }
             let failed = matches!(running.problem, Some(Problem::Failed(_)));
-            let resolved = resolve(&entry.rule, &self.links);
-            let circle = relay.table.refuse_circle(key, &entry.rule, &self.links).is_err();
+            let resolved = resolve(&entry.rule, &links);
+            let circle = relay.table.refuse_circle(key, &entry.rule, &links).is_err();
             let runs = entry.rule.enabled && !failed && !circle;
+            sought.extend(resolved.next_hops.into_iter().filter(|_| entry.rule.enabled));
             let Some(mut wanted) = resolved.plane.filter(|_| runs) else { continue };
             wanted.id = running.id;
             for (output, running) in wanted.outputs.iter_mut().zip(&running.outputs) {
                 output.id = running.id;
             }
-            let PlaneRule { key, id, .. } = wanted;
-            let membership = Membership { interface: key.interface, group: key.address };
-            joined.extend(Some(membership).filter(|_| entry.rule.join));
-            plane.insert(id, wanted);
+            joined.extend(resolved.claims.iter().copied());
+            plane.insert(wanted.id, wanted);
         }
         assert_eq!(
             (relay.running.len(), relay.ids_in_use()),
             (rules.len(), (rules.len(), outputs.len()))
         );
         assert_eq!(self.plane, plane, "the plane is not what the rules ask for");
-        assert_eq!(self.joined, joined, "the groups are not what the rules ask for");
-        assert_eq!(self.joined, relay.memberships.keys().copied().collect());
-        assert_eq!(self.inputs, plane.values().map(|rule| rule.key.interface).collect());
+        assert_eq!(self.joined, joined, "the claims are not what the rules ask for");
+        assert_eq!(self.joined, relay.claims.keys().copied().collect());
+        assert_eq!(self.sought, sought, "the neighbours are not what the rules ask for");
+        assert_eq!(self.inputs, plane.values().map(|rule| rule.take.interface).collect());
         let sources = plane.values().flat_map(|rule| &rule.outputs).filter_map(|o| o.source);
-        let own = sources.filter(|source| self.links.is_local((*source).into())).collect();
+        let own = sources.filter(|source| self.links.is_local(*source)).collect();
         assert_eq!(self.own, own);
         let failed = relay.running.values().any(|r| matches!(r.problem, Some(Problem::Failed(_))));
         assert!(!failed || relay.poll_timeout().is_some(), "a failed rule is never tried again");
@@ -291,25 +347,57 @@ impl World {
     pub(super) fn changes(&self) -> Vec<&PlaneChange> {
         let applies = self.did.iter().map(|action| match action {
             Action::Apply(change) => Some(change),
-            Action::Join(_) | Action::Leave(_) | Action::Reply(..) | Action::SaveRuntime => None,
+            Action::Join(_)
+            | Action::Leave(_)
+            | Action::Resolve(_)
+            | Action::Note(_)
+            | Action::Reply(..)
+            | Action::SaveRuntime => None,
         });
         applies.flatten().collect()
     }
+
+    pub(super) fn notes(&self) -> Vec<&str> {
+        let notes = self.did.iter().map(|action| match action {
+            Action::Note(note) => Some(note.as_str()),
+            Action::Join(_)
+            | Action::Apply(_)
+            | Action::Leave(_)
+            | Action::Resolve(_)
+            | Action::Reply(..)
+            | Action::SaveRuntime => None,
+        });
+        notes.flatten().collect()
+    }
 }
 
-fn leaves(action: &Action) -> Vec<Membership> {
-    if let Action::Leave(groups) = action { groups.clone() } else { Vec::new() }
+fn leaves(action: &Action) -> Vec<Claim> {
+    if let Action::Leave(claims) = action { claims.clone() } else { Vec::new() }
 }
 
-pub(super) fn link(index: u32, address: &str) -> Link {
+/// The first 24 bits of IPv4, 64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    crate::flow::masked(address, if address.is_ipv4() { 24 } else { 64 })
+}
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(super) fn address(text: &str) -> LinkAddress {
+    ip(text).into()
+}
+
+pub(super) fn link(index: u32, primary: &str) -> Link {
     Link {
         index: IfIndex(index),
         kind: LinkKind::Ethernet,
         up: true,
         carrier: true,
+        no_arp: false,
         mac: [2, 0, 0, 0, 0, index as u8],
         mtu: 1500,
-        addresses: vec![address.parse().unwrap()],
+        addresses: vec![address(primary)],
         shared: false,
         mc_forwarding: false,
     }

@@ -63,7 +63,7 @@ impl World {
 
     /// Where the status is of what the kernel fills next, and whether it may.
     fn next(&self) -> (usize, bool) {
-        let RingLayout { blocks, slots, slot_bytes } = self.layout;
+        let RingLayout { blocks, slots, slot_bytes, .. } = self.layout;
         let at = (self.head % u64::from(slots)) as usize * slot_bytes as usize;
         let mut status = [0; 4];
         let offset = if blocks { BLOCK_STATUS } else { 0 };
@@ -170,13 +170,13 @@ impl World {
 
 /// More slots than a batch, so that there is something behind it; and fewer.
 const FRAMES: [RingLayout; 2] = [
-    RingLayout { blocks: false, slots: 80, slot_bytes: 256 },
-    RingLayout { blocks: false, slots: 8, slot_bytes: 256 },
+    RingLayout { blocks: false, bare: false, slots: 80, slot_bytes: 256 },
+    RingLayout { blocks: false, bare: false, slots: 8, slot_bytes: 256 },
 ];
 /// A block holds more than two batches.
 const BLOCKS: [RingLayout; 2] = [
-    RingLayout { blocks: true, slots: 2, slot_bytes: 16384 },
-    RingLayout { blocks: true, slots: 3, slot_bytes: 16384 },
+    RingLayout { blocks: true, bare: false, slots: 2, slot_bytes: 16384 },
+    RingLayout { blocks: true, bare: false, slots: 3, slot_bytes: 16384 },
 ];
 
 /// One death at every step, then one more in what the next reader does, with what the kernel
@@ -260,5 +260,23 @@ fn a_reader_that_dies_again_and_again_gets_on() {
         assert!(!world.live(None));
         world.is_whole(deaths);
         world.goes_round();
+    }
+}
+
+/// A frame of a bare interface begins at its IP header, whatever the kernel has put before it.
+#[test]
+fn a_header_before_a_bare_frame_is_skipped() {
+    let layout = RingLayout { bare: true, ..FRAMES[1] };
+    for (before, expected) in [(0, Some(0)), (4, Some(4)), (8, Some(8)), (9, None)] {
+        let mut world = World::new(layout);
+        assert!(world.deliver(1));
+        world.write(&(MAC as u16 + before).to_ne_bytes(), 14);
+        let mut ring = Ring::open(&world.memory, layout, Place::new().unwrap()).unwrap();
+        assert_eq!(ring.ready(), 1);
+        let frame = ring.frame(0).unwrap();
+        assert!(frame.bare);
+        let whole = frame.bytes.len() == frame.length;
+        assert_eq!(whole.then_some(8 - frame.length), expected, "{before} bytes before it");
+        assert_eq!(frame.before, expected.unwrap_or(0));
     }
 }
