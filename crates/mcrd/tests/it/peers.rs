@@ -116,7 +116,9 @@ fn foreign(lab: &Lab, role: &str, line: &str) -> Command {
         "{program} is missing: install the Debian package {package}, or run scripts/setup.sh test"
     );
     let mut command = lab.command(role, program);
-    command.args(words).current_dir(lab.folder.path()).stdin(Stdio::null());
+    command.args(words).current_dir(lab.folder.path());
+    // What it complains of is shown by `run` and `finish`; what it says beside is nobody's concern.
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_a_transport_stream(plane: Plane) {
     let lab = Lab::chain(plane);
     ffmpeg(
         &lab,
-        "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=sample_rate=48000 -t 2 -c:v \
+        "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=sample_rate=48000 -t 1 -c:v \
          mpeg2video -b:v 500k -g 12 -bf 0 -pix_fmt yuv420p -c:a mp2 -b:a 128k -f mpegts sent.ts",
     );
     ffmpeg(&lab, "-i sent.ts -map 0 -f framemd5 sent.md5");
@@ -33,9 +33,9 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_a_transport_stream(plane: Plane) {
          udp://239.1.1.1:5000?localaddr=10.0.0.1&pkt_size=1316&ttl=8",
     );
     receiver.finish();
-    same_frames(&lab, 50);
+    same_frames(&lab, 25);
     let received = daemon.stats("a")["received"]["packets"].as_u64().unwrap();
-    assert!(received > 100, "{received} datagrams");
+    assert!(received > 50, "{received} datagrams");
     sums(&daemon.stats("a"), 0, received);
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp(plane: Plane) {
     let lab = Lab::chain(plane);
     ffmpeg(
         &lab,
-        "-f lavfi -i testsrc2=size=160x120:rate=25 -t 2 -c:v libx264 -preset veryfast -g 25 -bf 0 \
+        "-f lavfi -i testsrc2=size=160x120:rate=25 -t 1 -c:v libx264 -preset veryfast -g 25 -bf 0 \
          -pix_fmt yuv420p -bsf:v dump_extra -f mpegts sent.ts",
     );
     ffmpeg(&lab, "-i sent.ts -map 0 -f framemd5 sent.md5");
@@ -67,9 +67,9 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp(plane: Plane) {
          rtp://239.1.1.1:5000?localaddr=10.0.0.1&pkt_size=1316&ttl=8",
     );
     receiver.finish();
-    same_frames(&lab, 50);
+    same_frames(&lab, 25);
     let received = daemon.stats("a")["received"]["packets"].as_u64().unwrap();
-    assert!(received > 50, "{received} datagrams");
+    assert!(received > 25, "{received} datagrams");
     sums(&daemon.stats("a"), 0, received);
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn smcroute_routes_on_what_has_hops_left(plane: Plane) {
         // Below the head of the table; one without an output lacks the last column.
         routes().lines().skip(1).filter(|route| route.split_whitespace().count() == 7).count() == 2
     });
-    assert!(log().contains("Ready"), "{}", log());
+    wait_for("smcroute", || log().contains("Ready"));
 
     let daemon = lab.daemon(&[]);
     let outputs = ["239.10.1.1:6000@veth2,ttl=2", "239.10.1.2:6000@veth2,ttl=1"];
