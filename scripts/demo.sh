@@ -25,8 +25,8 @@ clean_up() {
     rm -rf "$files"
 }
 trap clean_up EXIT
-trap 'clean_up; exit 130' INT
-trap 'clean_up; exit 143' TERM HUP
+trap 'lab_exit 130' INT
+trap 'lab_exit 143' TERM HUP
 
 lab_up
 ctl() { "$bin/mcrctl" --instance "$lab_name" "$@"; }

@@ -20,7 +20,20 @@ lab_fifo=$(mktemp -u)
 mkfifo -m 600 "$lab_fifo"
 exec {lab_tick}<>"$lab_fifo"
 rm -f "$lab_fifo"
-lab_pause() { read -r -t "$1" -u "$lab_tick" || true; }
+lab_pause() {
+    local stop
+    lab_pausing=1
+    read -r -t "$1" -u "$lab_tick" || true
+    lab_pausing='' stop=$lab_stop lab_stop=''
+    [ -z "$stop" ] || exit "$stop"
+}
+
+# lab_exit CODE: for traps. bash 5.2 aborts now and then when a trap leaves a `read -t` for good: its
+# timer goes off later. So the pause ends first.
+lab_pausing='' lab_stop=''
+lab_exit() {
+    if [ -n "$lab_pausing" ]; then lab_stop=$1; else exit "$1"; fi
+}
 
 # lab_stat PID: the fields of /proc/PID/stat from the state on, as an array; fails when there is no
 # such process.

@@ -2,142 +2,11 @@
 # The multi-stream scaling test: MCR's planes and socat relay the same streams, in turns, on the
 # same machine; what arrives is counted by a receiver in a network namespace of its own.
 set -euo pipefail
+# Bash writes the time with the decimal point of the locale.
+export LC_ALL=C
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
-usage() {
-    cat <<'TEXT'
-Usage: multi_stream_scaling.sh [MAX_STREAMS]
-
-Relays 1, 2, 5, 10, 20, 50, 100, 150, 254 and 508 streams, up to MAX_STREAMS (150), through each
-relay, and from 150 on once more 150 streams at TOTAL_RATE. Stream N goes from 239.1.X.Y:5000+N to
-239.10.X.Y:6000+N, 254 groups for each X. Needs root. Changes nothing outside its own namespaces.
-
-Settings are variables of the environment:
-
-  PER_STREAM_PACKETS  packets of each stream (10000)
-  PER_STREAM_RATE     packets per second of each stream (2000)
-  PACKET_SIZE         bytes of UDP payload, 40 to 1472 (1024)
-  RELAYS              any of "ebpf packet socat", in turns in this order (all)
-  NUM_WORKERS         worker processes of the packet plane, 1 to 64 (4)
-  REPEATS             how often each is run; the report has median and worst (3)
-  SINK                mcrgen: one receiver, which knows loss, order and latency of each stream;
-                      socat: one process for each stream, which only counts bytes (mcrgen)
-  SENDERS             1: one process sends all streams; N: one process for each, in parallel (1)
-  GSO                 datagrams that the sender hands over at once (UDP_SEGMENT), 1 to 64 (1)
-  INSTRUMENT_NICE     priority of sender and sink, -20 to 19: as if they stood on other hosts, which
-                      no relay can slow down; 0 lets all share the CPUs alike (-20)
-  SOCAT_RCVBUF        bytes of receive buffer of each socat; the rings of the packet plane together
-                      get no more than all socats together; "default" leaves both as they come
-                      (4194304)
-  STREAM_COUNTS       other counts, each 1 to 508, in place of those above
-  TOTAL_RATE          packets per second of the last row; 0 leaves it out (500000)
-  LAB_COMMAND         a shell command for each new chain, before the relay starts; its namespaces are
-                      $LAB-gen, $LAB-relay and $LAB-sink (none)
-  RESULTS_DIR         where results, pictures and all logs of all runs go; new or empty
-                      (target/scaling/DATE-TIME)
-  BIN                 folder of ready-built mcrd, mcrctl, mcrgen and examples/scaling-report; without
-                      it they are built (target/release)
-
-Examples:
-
-  tests/performance/multi_stream_scaling.sh                  # up to 150 streams, about 20 minutes
-  tests/performance/multi_stream_scaling.sh 508
-  RELAYS="ebpf socat" REPEATS=5 tests/performance/multi_stream_scaling.sh 50
-  STREAM_COUNTS="1 20 150" PER_STREAM_PACKETS=2000 REPEATS=1 tests/performance/multi_stream_scaling.sh
-  PER_STREAM_PACKETS=100000 tests/performance/multi_stream_scaling.sh 20     # steady state
-  SENDERS=N SINK=socat RELAYS="packet socat" tests/performance/multi_stream_scaling.sh 20
-  GSO=5 STREAM_COUNTS=150 tests/performance/multi_stream_scaling.sh          # a faster sender
-  LAB_COMMAND='ip netns exec $LAB-relay ethtool -K veth1 gro on' tests/performance/multi_stream_scaling.sh
-
-Exit codes: 0 measured, whatever was lost; 1 a step failed, and the message names its log; 2 usage;
-130, 143 ended by a signal. Nothing is left behind in any case.
-TEXT
-}
-
-refuse() {
-    echo "multi_stream_scaling: $1 (see --help)" >&2
-    exit 2
-}
-
-# number VARIABLE LOWEST HIGHEST [NAME]: it is a whole number in that range.
-number() {
-    if ! [[ ${!1} =~ ^(0|[1-9][0-9]{0,9})$ ]] || [ "${!1}" -lt "$2" ] || [ "${!1}" -gt "$3" ]; then
-        refuse "${4-$1} is '${!1}', and must be a number from $2 to $3"
-    fi
-}
-
-# one_of NAME VALUE WORD...
-one_of() {
-    local name=$1 value=$2 known
-    shift 2
-    for known in "$@"; do
-        [ "$value" != "$known" ] || return 0
-    done
-    refuse "$name is '$value', and must be one of: $*"
-}
-
-read_settings() {
-    case ${1:-} in
-    -h | --help) usage; exit 0 ;;
-    esac
-    [ $# -le 1 ] || refuse "one argument at most"
-    MAX_STREAMS=${1-150}
-    PER_STREAM_PACKETS=${PER_STREAM_PACKETS-10000}
-    PER_STREAM_RATE=${PER_STREAM_RATE-2000}
-    PACKET_SIZE=${PACKET_SIZE-1024}
-    RELAYS=${RELAYS-ebpf packet socat}
-    NUM_WORKERS=${NUM_WORKERS-4}
-    REPEATS=${REPEATS-3}
-    SINK=${SINK-mcrgen}
-    SENDERS=${SENDERS-1}
-    GSO=${GSO-1}
-    INSTRUMENT_NICE=${INSTRUMENT_NICE--20}
-    SOCAT_RCVBUF=${SOCAT_RCVBUF-4194304}
-    STREAM_COUNTS=${STREAM_COUNTS-}
-    TOTAL_RATE=${TOTAL_RATE-500000}
-    LAB_COMMAND=${LAB_COMMAND-}
-    RESULTS_DIR=${RESULTS_DIR-$root/target/scaling/$(date +%Y%m%d-%H%M%S)}
-
-    number MAX_STREAMS 1 508
-    number PER_STREAM_PACKETS 1 100000000
-    number PER_STREAM_RATE 1 1000000
-    # More would come in fragments through links with an MTU of 1,500.
-    number PACKET_SIZE 40 1472
-    number NUM_WORKERS 1 64
-    number REPEATS 1 99
-    one_of SINK "$SINK" mcrgen socat
-    one_of SENDERS "$SENDERS" 1 N
-    number GSO 1 64
-    [[ $INSTRUMENT_NICE =~ ^(-20|-?1?[0-9])$ ]] ||
-        refuse "INSTRUMENT_NICE is '$INSTRUMENT_NICE', and must be a number from -20 to 19"
-    number TOTAL_RATE 0 10000000
-    [ "$SOCAT_RCVBUF" = default ] || number SOCAT_RCVBUF 2048 1073741824
-    [ -n "$RESULTS_DIR" ] || refuse "RESULTS_DIR is empty"
-
-    local word
-    read -ra relays <<<"$RELAYS"
-    [ ${#relays[@]} -gt 0 ] || refuse "RELAYS is empty"
-    for word in "${relays[@]}"; do one_of "a relay" "$word" ebpf packet socat; done
-    [ "$(printf '%s\n' "${relays[@]}" | sort -u | wc -l)" -eq ${#relays[@]} ] ||
-        refuse "RELAYS names one twice: $RELAYS"
-
-    [ $((GSO * PACKET_SIZE)) -le 65507 ] || refuse "GSO times PACKET_SIZE is more than 65507 bytes"
-    [ "$NUM_WORKERS" -le $((4 * $(nproc))) ] || refuse "NUM_WORKERS is $NUM_WORKERS: mcrd takes 4 for each CPU at most"
-
-    rows=()
-    read -ra counts <<<"${STREAM_COUNTS:-1 2 5 10 20 50 100 150 254 508}"
-    for word in "${counts[@]}"; do
-        number word 1 508 "a stream count"
-        [ -n "$STREAM_COUNTS" ] || [ "$word" -le "$MAX_STREAMS" ] || break
-        [[ " ${rows[*]/%/ }" != *" $word $PER_STREAM_RATE "* ]] || refuse "STREAM_COUNTS has $word twice"
-        rows+=("$word $PER_STREAM_RATE")
-    done
-    [ ${#rows[@]} -gt 0 ] || refuse "STREAM_COUNTS is empty"
-    local last=${rows[-1]% *} total=$((TOTAL_RATE / 150))
-    if [ "$last" -ge 150 ] && [ "$total" -gt 0 ] && [[ " ${rows[*]/%/ }" != *" 150 $total "* ]]; then
-        rows+=("150 $total")
-    fi
-}
+. "$root/tests/performance/settings.sh"
 
 # step WHAT LOG: what is being done, for clean_up to name should it fail.
 step() { doing=$1 doing_log=$2; }
@@ -156,9 +25,49 @@ clean_up() {
     trap '' INT TERM HUP
     [ "$code" -eq 0 ] || [ -z "$doing" ] ||
         echo "multi_stream_scaling: $doing: a step failed; its log is $doing_log" >&2
+    end_job
     lab_down
-    exit "$code"
+    # What a step failed with is its own code.
+    case $code in
+    0 | 143) exit "$code" ;;
+    *) exit 1 ;;
+    esac
 }
+
+# run_job SECONDS WHAT LOG COMMAND...: runs a command that may take long and start others: in the
+# background, so that a signal gets through, and as a session of its own, by which end_job finds all.
+# What it leaves running is ended by lab_down.
+run_job() {
+    local seconds=$1 what=$2 file=$3 pid code=0
+    shift 3
+    setsid setpriv --pdeathsig TERM "$@" </dev/null >>"$file" 2>&1 &
+    job=$!
+    lab_pids[$job]=$(lab_started "$job" || echo ended)
+    lab_ended "$seconds" "$job" || fail "$what: not done after $seconds seconds" "$file"
+    lab_wait 1 "$job" || code=$?
+    for pid in $(session "$job"); do
+        lab_pids[$pid]=$(lab_started "$pid" || echo ended)
+    done
+    job=
+    [ "$code" -eq 0 ] || fail "$what: exit code $code" "$file"
+}
+
+# Ends the job that is not done, and after 10 seconds at once.
+end_job() {
+    local signal=TERM end=$((SECONDS + 10)) pids
+    [ -n "$job" ] || return 0
+    while mapfile -t pids < <(session "$job") && [ ${#pids[@]} -gt 0 ]; do
+        kill "-$signal" "${pids[@]}" 2>/dev/null || true
+        [ $SECONDS -lt $end ] || signal=KILL
+        [ $SECONDS -lt $((end + 10)) ] || break
+        lab_pause 0.1
+    done
+    job=
+}
+
+# session ID: those of it that have not ended, and the process of this id, which may be about to
+# make it.
+session() { ps -eo pid=,sid=,stat= | awk -v id="$1" '($1 == id || $2 == id) && $3 !~ /^Z/ { print $1 }'; }
 
 # check_time: the run as a whole has its deadline too.
 check_time() {
@@ -186,14 +95,16 @@ run() {
     out=$log/$streams-streams-$rate-per-s/$relay-$repeat
     mkdir -p "$out"
     relay_pids=() sink_pids=() sender_pids=()
+    # Seconds in which a sender for each stream can be started, so that all begin at one moment.
+    lead=0
+    [ "$SENDERS" = 1 ] || lead=$((1 + streams / 50))
     step "making the namespaces" "$out/lab.log"
     lab_up 2>"$out/lab.log"
-    if [ -n "$LAB_COMMAND" ]; then
-        LAB=$lab_name bash -c "$LAB_COMMAND" >"$out/lab.log" 2>&1 || fail "LAB_COMMAND failed" "$out/lab.log"
-    fi
+    [ -z "$LAB_COMMAND" ] || LAB=$lab_name run_job 60 LAB_COMMAND "$out/lab.log" bash -c "$LAB_COMMAND"
     step "$relay with $streams streams" "$out"
 
-    slab=$(slab) begin=$EPOCHREALTIME started=$begin configured=$streams
+    steady_slab
+    slab=$slab_kib begin=$EPOCHREALTIME started=$begin configured=$streams
     local file=mcrd.log
     case $relay in
     ebpf | packet)
@@ -211,7 +122,8 @@ run() {
         ;;
     bare) configured_at=$begin ;;
     esac
-    slab=$(($(slab) - slab))
+    steady_slab
+    slab=$((slab_kib - slab))
     [ "$configured" -eq "$streams" ] || fail "$relay relays $configured of $streams streams" "$out/$file"
     buffers >"$out/buffers.json"
 
@@ -220,17 +132,20 @@ run() {
     *) start_sink sink veth3 ;;
     esac
     all_drops >"$out/drops-before"
-    local system process
-    process=$(process_cpu "${relay_pids[@]}") system=$(system_cpu)
+    local system process others since
+    process=$(process_cpu "${relay_pids[@]}") others=$(others_cpu) since=$EPOCHREALTIME system=$(system_cpu)
     start_senders
     # Time to send, and as long again as a machine needs that can do 10,000 packets a second.
-    local patience=$((60 + PER_STREAM_PACKETS / rate + streams * PER_STREAM_PACKETS / 10000))
+    local patience=$((60 + lead + PER_STREAM_PACKETS / rate + streams * PER_STREAM_PACKETS / 10000))
     await_load "$patience" sender "$out/senders.log" "${sender_pids[@]}"
     case $SINK in
     mcrgen) await_load 60 sink "$out/sink.log" "${sink_pids[@]}" ;;
     socat) finish_socat_sink ;;
     esac
-    system=$(($(system_cpu) - system)) process=$(($(process_cpu "${relay_pids[@]}") - process))
+    system=$(($(system_cpu) - system)) others=$(($(others_cpu) - others))
+    others=$(awk -v used="$others" -v since="$since" -v now="$EPOCHREALTIME" -v cpus="$(nproc --all)" '
+        BEGIN { print (used > 0 ? used : 0) / ((now - since) * cpus * 1e4) }')
+    process=$(($(process_cpu "${relay_pids[@]}") - process))
     [ -s "$out/received.json" ] || fail "the sink has not reported" "$out/sink.log"
     all_drops >"$out/drops-after"
     record >"$out/run.json" 2>"$out/record.log" || fail "the run could not be recorded" "$out/record.log"
@@ -246,7 +161,7 @@ record() {
         --argjson streams "$streams" --argjson rate "$rate" --argjson per_stream "$PER_STREAM_PACKETS" \
         --slurpfile sent <(cat "$out"/sent-*.json) --slurpfile received "$out/received.json" \
         --argjson configured "$configured" --argjson slab "$slab" --slurpfile buffers "$out/buffers.json" \
-        --argjson relay_cpu "$process" --argjson system_cpu "$system" --argjson rss "$rss" --argjson pss "$pss" \
+        --argjson relay_cpu "$process" --argjson system_cpu "$system" --argjson others "$others" --argjson rss "$rss" --argjson pss "$pss" \
         --argjson processes ${#relay_pids[@]} --argjson living "$(living "${relay_pids[@]}")" \
         --argjson sockets "$(sockets_of "${relay_pids[@]}")" \
         --argjson begin "$begin" --argjson started "$started" --argjson configured_at "$configured_at" \
@@ -267,12 +182,13 @@ show_run() {
 
 # supervise ARGUMENT...: the test itself is a process of its own, so that a signal gets through at any
 # moment (bash drops a SIGINT that comes while a command runs which is not ended by it), and so that
-# the test cleans up even when this process is killed.
+# the test cleans up even when this process is killed. It is a session of its own: the SIGINT of a
+# terminal would end relay and sink before the test knows why.
 supervise() {
     local code=0 ended body
     trap 'code=130; kill -TERM "$body" 2>/dev/null' INT
     trap 'code=143; kill -TERM "$body" 2>/dev/null' TERM HUP
-    scaling_owner=$$ setpriv --pdeathsig TERM "$root/tests/performance/multi_stream_scaling.sh" "$@" &
+    scaling_owner=$$ setsid setpriv --pdeathsig TERM "$root/tests/performance/multi_stream_scaling.sh" "$@" &
     body=$!
     while :; do
         ended=0
@@ -280,52 +196,42 @@ supervise() {
         # A signal ends the wait too.
         kill -0 "$body" 2>/dev/null || break
     done
+    [[ $ended =~ ^(0|1|2|143)$ ]] || { echo "multi_stream_scaling: the test was ended: exit code $ended" >&2; ended=1; }
     exit $((code ? code : ended))
 }
 
-# One setting a line, as JSON.
-settings() {
-    local name
-    for name in PER_STREAM_PACKETS PER_STREAM_RATE PACKET_SIZE RELAYS NUM_WORKERS REPEATS SINK SENDERS \
-        GSO INSTRUMENT_NICE SOCAT_RCVBUF STREAM_COUNTS TOTAL_RATE LAB_COMMAND MAX_STREAMS; do
-        jq -n --arg key "${name,,}" --arg value "${!name}" '{($key): $value}'
-    done | jq -s 'add + {date: (now | todate)}'
-}
-
 main() {
-    local folder=$PWD
     read_settings "$@"
     [ -n "${scaling_owner:-}" ] || supervise "$@"
     [ "$(id -u)" -eq 0 ] || { echo "multi_stream_scaling: run as root: namespaces and relays need it" >&2; exit 1; }
     [ "$(nice -n "$INSTRUMENT_NICE" nice 2>/dev/null)" -eq "$INSTRUMENT_NICE" ] ||
         refuse "INSTRUMENT_NICE is $INSTRUMENT_NICE, which a process of nice value $(nice) cannot give here"
-    cd "$root"
-    if [ -z "${BIN:-}" ]; then
-        scripts/setup.sh test
-        cargo build --release --locked --quiet --workspace
-        cargo build --release --locked --quiet --package mcrgen --example scaling-report
-        bin=$root/target/release
-    else
-        bin=$(cd "$folder" && realpath "$BIN")
+    bin=$root/target/release
+    if [ -n "${BIN:-}" ]; then
+        bin=$(realpath --canonicalize-missing "$BIN")
+        check_programs
     fi
-    RESULTS_DIR=$(cd "$folder" && realpath --canonicalize-missing "$RESULTS_DIR")
+    RESULTS_DIR=$(realpath --canonicalize-missing "$RESULTS_DIR")
     mkdir -p "$RESULTS_DIR"
     [ -z "$(ls -A "$RESULTS_DIR")" ] || refuse "RESULTS_DIR $RESULTS_DIR is not empty"
     log=$RESULTS_DIR/logs
+    cd "$root"
 
+    doing='' job=''
     lab_owner=$scaling_owner
     . scripts/lab.sh
     . tests/performance/relays.sh
     . tests/performance/measure.sh
     trap clean_up EXIT
     trap '' INT HUP
-    trap 'doing=; exit 143' TERM
+    trap 'doing=; lab_exit 143' TERM
+    [ -n "${BIN:-}" ] || build
     step "looking at the machine" "$RESULTS_DIR"
     jq -n --slurpfile machine <(machine) --slurpfile settings <(settings) \
         '{machine: $machine[0], settings: $settings[0]}' >"$RESULTS_DIR/setting.json"
 
     local row number=0 all=$((${#rows[@]} * REPEATS * (${#relays[@]} + 1)))
-    deadline=$((SECONDS + all * 60))
+    deadline=$((SECONDS + all * 120))
     for row in "${rows[@]}"; do
         deadline=$((deadline + REPEATS * (${#relays[@]} + 1) *
             (PER_STREAM_PACKETS / ${row#* } + PER_STREAM_PACKETS * ${row% *} / 5000)))
@@ -334,6 +240,24 @@ main() {
     step "making the report" "$RESULTS_DIR/report.log"
     "$bin/examples/scaling-report" "$RESULTS_DIR" 2>"$RESULTS_DIR/report.log"
     echo "report: $RESULTS_DIR/report.md"
+}
+
+# check_programs: BIN has what is needed.
+check_programs() {
+    local program
+    for program in mcrd mcrctl mcrgen examples/scaling-report; do
+        if ! [ -f "$bin/$program" ] || ! [ -x "$bin/$program" ]; then
+            refuse "BIN $bin has no program $program"
+        fi
+    done
+}
+
+build() {
+    local file=$RESULTS_DIR/build.log
+    echo "building; the log is $file" >&2
+    run_job 900 "installing packages" "$file" scripts/setup.sh test
+    run_job 3600 "building" "$file" cargo build --release --locked --workspace
+    run_job 3600 "building the report" "$file" cargo build --release --locked --package mcrgen --example scaling-report
 }
 
 # run_row STREAMS RATE: all repeats; in each the bare path and then every relay.

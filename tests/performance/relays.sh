@@ -54,7 +54,8 @@ start_mcr() {
 has_answered_or_ended() { ctl status || ! lab_lives "$1"; }
 
 # ring_mib STREAMS: so much for each worker that all rings together are no more than the receive
-# buffers that all socats get, and never more than the 64 MiB that mcrd takes when nothing is said.
+# buffers that all socats get, but the 1 MiB that is the least a ring can have, and never more than
+# the 64 MiB that mcrd takes when nothing is said.
 ring_mib() {
     local mib=64 buffer
     if [ "$SOCAT_RCVBUF" != default ]; then
@@ -125,7 +126,7 @@ start_sink() {
     local first=(--group 239.10.1.1 --port 6001)
     [ "$1" = sink ] || first=(--group 239.1.1.1 --port 5001)
     lab_spawn "$1" nice -n "$INSTRUMENT_NICE" "$bin/mcrgen" recv --interface "$2" "${first[@]}" \
-        --streams "$streams" --expect "$PER_STREAM_PACKETS" --idle 2s --wait-first 5s \
+        --streams "$streams" --expect "$PER_STREAM_PACKETS" --idle 2s --wait-first $((5 + lead))s \
         --linger 200ms --json >"$out/received.json" 2>"$out/sink.log"
     sink_pids=("$lab_pid")
     lab_await "the sink" grep -q ready "$out/sink.log" || fail "the sink has not joined" "$out/sink.log"
@@ -175,7 +176,7 @@ finish_socat_sink() {
 # All streams from the generator's namespace: one process for all, or one for each.
 start_senders() {
     local common=(--interface veth0 --rate "$rate" --count "$PER_STREAM_PACKETS" --size "$PACKET_SIZE"
-        --gso "$GSO" --json) k group port
+        --gso "$GSO" --json) k group port now=$EPOCHREALTIME
     sender_pids=()
     if [ "$SENDERS" = 1 ]; then
         lab_spawn gen nice -n "$INSTRUMENT_NICE" "$bin/mcrgen" send --group 239.1.1.1 --port 5001 --streams "$streams" \
@@ -185,7 +186,7 @@ start_senders() {
     fi
     while read -r k group port _; do
         lab_spawn gen nice -n "$INSTRUMENT_NICE" "$bin/mcrgen" send --group "$group" --port "$port" --first-stream "$k" \
-            "${common[@]}" >"$out/sent-$k.json" 2>>"$out/senders.log"
+            --start-at "$((${now%.*} + lead)).${now#*.}" "${common[@]}" >"$out/sent-$k.json" 2>>"$out/senders.log"
         sender_pids+=("$lab_pid")
     done < <(flows "$streams")
 }

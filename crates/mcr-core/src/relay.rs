@@ -146,6 +146,8 @@ struct RunningOutput {
 enum Problem {
     /// For the machine to change.
     Waiting(Refusal),
+    /// For what the kernel is looking for: mostly a moment.
+    Sought(Refusal),
     /// For the next try.
     Failed(Refusal),
 }

@@ -2,7 +2,8 @@
 //! to [`crate::forward`].
 //!
 //! A file has rules, written as in a configuration, and frames: what comes in, the verdict, and
-//! what goes out byte by byte. All run on one topology, which [`links`] describes:
+//! what goes out byte by byte. The frames of a file come one after the other, so that fragments find
+//! what came before them. All run on one topology, which [`links`] describes:
 //!
 //! ```text
 //!  02:00:00:00:00:0a ── in0  10.0.0.2  fd00::2          02:00:00:00:00:01
@@ -12,7 +13,9 @@
 //!                                                       MTU 1500 everywhere
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use serde::Deserialize;
 
@@ -21,6 +24,10 @@ use crate::api::RuleSpec;
 use crate::link::{IfIndex, Link, LinkKind, Links, Mac, NextHop, Route, RouteQuery};
 use crate::refusal::{Code, Refusal};
 use crate::resolve::resolve;
+use crate::wire::checksum::checksum;
+use crate::wire::ethernet;
+use crate::wire::ip::{Ip, Version};
+use crate::wire::ipv4;
 
 /// Name, MAC and addresses of each interface.
 pub const INTERFACES: [(&str, Mac, Ipv4Addr, Ipv6Addr); 4] = [
@@ -49,7 +56,7 @@ pub struct Vector {
     /// The rules in force.
     #[serde(default)]
     pub rule: Vec<RuleSpec>,
-    /// The frames, each by itself.
+    /// The frames, in the order in which they come.
     pub frame: Vec<VectorFrame>,
 }
 
@@ -91,6 +98,9 @@ pub struct VectorOutput {
     pub on: String,
     /// The frame.
     pub hex: Option<String>,
+    /// Its identification is made anew, and that of `hex` says nothing; see [`FreshIds`].
+    #[serde(default)]
+    pub fresh_id: bool,
     /// The name of the reason.
     pub dropped: Option<String>,
 }
@@ -120,6 +130,79 @@ impl Vector {
         }
         Ok(change)
     }
+}
+
+/// The identifications that datagrams got, by the addresses they left with and by what came in: the
+/// same for all fragments of one datagram, and another for every other datagram.
+#[derive(Debug, Default)]
+pub struct FreshIds(BTreeMap<(Addresses, Came), u32>);
+
+/// Source and destination.
+type Addresses = (IpAddr, IpAddr);
+
+/// What came in: a fragment of a datagram, by its addresses and its identification, or a whole one,
+/// by its place among all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Came {
+    Part(Addresses, u32),
+    Whole(usize),
+}
+
+impl FreshIds {
+    /// The frame that was expected, with the identification of the one that was sent, and the
+    /// checksum of an IPv4 header made again. Refused when that identification does not fit to those
+    /// before, or there is none.
+    pub fn expected(
+        &mut self,
+        came: &[u8],
+        sent: &[u8],
+        mut expected: Vec<u8>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let refuse = |what: &str| Refusal::new(Code::Malformed, what, "");
+        let none = || refuse("no IP packet with an identification");
+        let whole = self.0.len();
+        let (came, ..) = datagram(came, whole).ok_or_else(none)?;
+        let (_, addresses, at) = datagram(&expected, whole).ok_or_else(none)?;
+        let (Some(id), Some(place)) = (sent.get(at.clone()), expected.get_mut(at)) else {
+            return Err(refuse("shorter than what was expected"));
+        };
+        place.copy_from_slice(id);
+        let number = id.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        let taken =
+            |((there, _), id): (&(Addresses, Came), &u32)| *there == addresses && *id == number;
+        match self.0.get(&(addresses, came)) {
+            Some(before) if *before != number => {
+                return Err(refuse("fragments of one datagram have different identifications"));
+            }
+            None if self.0.iter().any(taken) => {
+                return Err(refuse("two datagrams have one identification"));
+            }
+            Some(_) | None => {}
+        }
+        self.0.insert((addresses, came), number);
+        if expected.get(ethernet::HEADER_LEN).is_some_and(|byte| byte >> 4 == 4) {
+            let length = usize::from(expected[ethernet::HEADER_LEN] & 0xf) * 4;
+            let header = &mut expected[ethernet::HEADER_LEN..][..length];
+            header[ipv4::CHECKSUM..][..2].fill(0);
+            let made = checksum(header).to_be_bytes();
+            header[ipv4::CHECKSUM..][..2].copy_from_slice(&made);
+        }
+        Ok(expected)
+    }
+}
+
+/// Which datagram a frame is of, its addresses, and where its identification stands.
+fn datagram(frame: &[u8], place: usize) -> Option<(Came, Addresses, Range<usize>)> {
+    let (_, packet) = ethernet::parse(frame)?;
+    let ip = Ip::parse(packet)?;
+    let length = if ip.version() == Version::V4 { 2 } else { 4 };
+    let addresses = (ip.source(), ip.destination());
+    let (came, at) = match ip.fragment() {
+        Some(part) => (Came::Part(addresses, part.id), part.id_at),
+        None => (Came::Whole(place), ip.needs_id()?),
+    };
+    let at = ethernet::HEADER_LEN + at;
+    Some((came, addresses, at..at + length))
 }
 
 /// The bytes of a frame.

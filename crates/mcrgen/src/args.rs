@@ -125,6 +125,9 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..MAX_EXPECT))]
     pub(crate) first_sequence: u64,
+    /// Wait for this moment, in seconds since 1970, so that several senders start together
+    #[arg(long, value_name = "UNIXTIME", value_parser = parse_moment)]
+    pub(crate) start_at: Option<Duration>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -212,6 +215,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("'{number}' is no number"))?;
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
+}
+
+/// Seconds since 1970, with a fraction if need be.
+fn parse_moment(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("'{text}' is no number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 fn parse_size(text: &str) -> Result<usize, String> {

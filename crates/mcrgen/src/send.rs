@@ -34,6 +34,10 @@ use crate::streams;
 pub(crate) fn run(args: &SendArgs) -> Result<bool> {
     let interrupt = Interrupt::catch()?;
     let mut sender = Sender::new(args)?;
+    if let Some(moment) = args.start_at {
+        // A signal ends this too, and is still there for the sender to see.
+        interrupt.sleep(moment.saturating_sub(Duration::from_nanos(realtime())));
+    }
     let started = realtime() as f64 / 1e9;
     let elapsed = sender.send(&interrupt)?;
     let report = SendReport {
@@ -97,7 +101,7 @@ impl<'a> Sender<'a> {
         let messages = self.messages();
         let end = self.args.duration.unwrap_or(Duration::MAX);
         let mut progress = Progress::new();
-        let mut next_check = LOOK_AROUND;
+        let mut next_check = Duration::ZERO;
         let mut next = 0;
         let start = Instant::now();
         while next < messages {

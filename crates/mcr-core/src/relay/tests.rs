@@ -633,11 +633,8 @@ fn sources_that_are_added_to_a_rule_touch_no_other_membership() {
     world.add(rule("ccc", "232.1.1.1:6000@eth0", &["239.2.1.9@eth1"]));
     assert_eq!(world.joined.len(), 3, "by source and for any");
     let joined = |world: &World| {
-        let joins = world.did.iter().filter_map(|action| match action {
-            Action::Join(claims) => Some(claims.len()),
-            _ => None,
-        });
-        joins.sum::<usize>()
+        let count = |a: &Action| if let Action::Join(claims) = a { claims.len() } else { 0 };
+        world.did.iter().map(count).sum::<usize>()
     };
     world.request(put(from("a", "10.0.0.1,10.0.0.3,10.0.0.4", "232.1.1.1"))).unwrap();
     assert_eq!((joined(&world), world.joined.len()), (2, 5));
@@ -649,15 +646,8 @@ fn sources_that_are_added_to_a_rule_touch_no_other_membership() {
     ];
     world.steps(moved).unwrap();
     assert_eq!((joined(&world), world.joined.len()), (0, 4));
-    let left: Vec<usize> = world
-        .did
-        .iter()
-        .map(|a| match a {
-            Action::Leave(claims) => claims.len(),
-            _ => 0,
-        })
-        .collect();
-    assert_eq!(left.iter().sum::<usize>(), 1, "10.0.0.4 alone");
+    let left = |a: &Action| if let Action::Leave(claims) = a { claims.len() } else { 0 };
+    assert_eq!(world.did.iter().map(left).sum::<usize>(), 1, "10.0.0.4 alone");
 }
 
 #[test]
@@ -688,4 +678,17 @@ fn the_ports_of_a_unicast_input_are_bound_while_it_runs() {
     assert_eq!((world.joined.len(), world.plane.len()), (0, 0));
     world.link(|links| links.get_mut(&eth0).unwrap().addresses.push(address("10.0.0.9")));
     assert_eq!((world.state("a"), world.joined.len()), ("idle".into(), 2));
+}
+
+#[test]
+fn routes_of_a_rule_that_waited_for_its_turn_are_not_forgotten() {
+    let mut world = World::new();
+    let host = rule("b", "239.1.1.2:5000@eth0", &["10.1.0.7:6000"]);
+    world.ask(Request::Steps(vec![RuleStep::Add(plain("a", 1))]), Guard::default());
+    world.ask(Request::Steps(vec![RuleStep::Add(host)]), Guard::default());
+    // Read before the second change had its turn, and so without its route.
+    let links = Links { routes: BTreeMap::new(), ..world.links.clone() };
+    world.relay.handle_links(links, world.now);
+    world.settle();
+    assert!(!world.state("b").contains("route"), "{}", world.state("b"));
 }

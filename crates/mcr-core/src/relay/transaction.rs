@@ -68,7 +68,7 @@ pub(super) struct Next {
     pub(super) running: Running,
     pub(super) plane: Option<PlaneRule>,
     pub(super) claims: Arc<[Claim]>,
-    pub(super) missing: Option<Refusal>,
+    pub(super) missing: Option<Problem>,
     pub(super) failed: Option<Refusal>,
 }
 
@@ -104,7 +104,14 @@ impl Relay {
                     self.actions.push_back(Action::Reply(id, Err(refusal)));
                 }
             }
-            Work::Links(links, now) => {
+            Work::Links(mut links, now) => {
+                // The questions of a rule that has come since they were asked; its own coming has
+                // brought the answers.
+                for query in self.route_queries() {
+                    if let Some(known) = self.links.routes.get(&query) {
+                        links.routes.entry(query).or_insert_with(|| known.clone());
+                    }
+                }
                 if links != self.links {
                     self.links = links;
                     self.begin_again(now);
@@ -128,8 +135,7 @@ impl Relay {
         let differences = self.table.change(edits)?;
         let changed: Vec<(RuleKey, Arc<Entry>)> =
             differences.iter().filter_map(|difference| difference.after.clone()).collect();
-        let missing = strict && !guard.wait;
-        let refused = if missing { self.refuse_missing(&differences) } else { Ok(()) };
+        let refused = if strict { self.refuse_missing(&differences, guard.wait) } else { Ok(()) };
         let refused = refused.and_then(|()| self.refuse_too_many());
         if let Err(refusal) = refused {
             self.table.revert(differences);
@@ -227,7 +233,11 @@ impl Relay {
         let mut next = Next { running, plane: None, claims, missing: None, failed: None };
         if rule.enabled {
             let resolved = resolve(rule, &self.links);
-            next.missing = resolved.missing.into_iter().next().map(|missing| missing.refusal);
+            // What will not pass by itself is told first.
+            let missing = resolved.missing.into_iter().min_by_key(|missing| missing.sought);
+            next.missing = missing.map(|Missing { refusal, sought, .. }| {
+                if sought { Problem::Sought(refusal) } else { Problem::Waiting(refusal) }
+            });
             next.running.next_hops = resolved.next_hops;
             next.claims = resolved.claims;
             next.plane = resolved.plane.map(|mut plane| {
@@ -239,7 +249,7 @@ impl Relay {
             });
             if let Err(circle) = self.table.refuse_circle(&rule.key(), rule, &self.links) {
                 (next.plane, next.claims) = (None, Arc::default());
-                next.missing = Some(circle);
+                next.missing = Some(Problem::Waiting(circle));
             }
         }
         next
@@ -279,7 +289,7 @@ impl Relay {
                 next.plane = None;
             }
             let failed = next.failed.clone().map(Problem::Failed);
-            next.running.problem = failed.or_else(|| next.missing.clone().map(Problem::Waiting));
+            next.running.problem = failed.or_else(|| next.missing.clone());
             match (&next.plane, &next.running.installed) {
                 (Some(plane), installed) if installed.as_ref() != Some(plane) => {
                     change.install.push(plane.clone());
@@ -347,8 +357,8 @@ impl Relay {
     }
 
     /// Refuses what cannot be served here, as far as it is new: what a rule had before may wait, so
-    /// that a rule can be mended while a part of it is down.
-    fn refuse_missing(&self, differences: &[Difference]) -> Result<(), Refusal> {
+    /// that a rule can be mended while a part of it is down; and with `wait` all may.
+    fn refuse_missing(&self, differences: &[Difference], wait: bool) -> Result<(), Refusal> {
         for difference in differences {
             let Some((key, entry)) = &difference.after else { continue };
             let rule = &entry.rule;
@@ -364,7 +374,8 @@ impl Relay {
                 })
             };
             let mut missing = resolve(rule, &self.links).missing.into_iter();
-            if let Some(Missing { refusal, .. }) = missing.find(|m| !m.sought && !had(m.part)) {
+            let missing = missing.find(|m| !wait && !m.sought && !had(m.part));
+            if let Some(Missing { refusal, .. }) = missing {
                 return Err(refusal.about(format_args!("rule {key}")));
             }
         }

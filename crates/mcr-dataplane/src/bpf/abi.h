@@ -95,13 +95,17 @@ struct output {
 	__u8 unused[2];
 };
 
-/* max_rate of a rule; all but `lock` by its holder only. */
+/*
+ * max_rate of a rule. The daemon writes `limit`, one word, without the lock, which is among packets.
+ */
 struct rate {
 	struct bpf_spin_lock lock;
-	__u32 bits; /* of UDP payload; 0: packets */
-	__u64 per_second;
-	__u64 due; /* when the next packet is due, by bpf_ktime_get_ns */
+	__u32 unused;
+	__u64 limit; /* a second; of packets, or with RATE_OF_BITS of UDP payload bits */
+	__u64 due;   /* when the next packet is due, by bpf_ktime_get_ns */
 };
+
+#define RATE_OF_BITS (1ULL << 63)
 
 /* Of rate.rs: how far a sender may be ahead. */
 #define RATE_AHEAD_NS 100000000ULL

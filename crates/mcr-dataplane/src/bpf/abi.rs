@@ -109,18 +109,21 @@ pub(super) struct RawRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct RawRate {
     lock: u32,
-    bits: u32,
-    per_second: u64,
+    unused: u32,
+    limit: u64,
     due: u64,
 }
 
+/// `RATE_OF_BITS`.
+const RATE_OF_BITS: u64 = 1 << 63;
+
 impl From<MaxRate> for RawRate {
     fn from(rate: MaxRate) -> Self {
-        let (bits, per_second) = match rate {
-            MaxRate::Packets(rate) => (0, rate.get()),
-            MaxRate::Bits(rate) => (1, rate.get()),
+        let limit = match rate {
+            MaxRate::Packets(rate) => rate.get(),
+            MaxRate::Bits(rate) => rate.get() | RATE_OF_BITS,
         };
-        Self { bits, per_second, ..Self::default() }
+        Self { limit, ..Self::default() }
     }
 }
 

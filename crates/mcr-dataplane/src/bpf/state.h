@@ -83,18 +83,22 @@ static __always_inline __u32 remember(struct __sk_buff *skb, const struct packet
 static __always_inline int is_too_fast(__u32 rule, const struct volume *volume)
 {
 	struct rate *rate = bpf_map_lookup_elem(&rates, &rule);
-	__u64 now = bpf_ktime_get_ns(), units, due;
-	int too_fast = 0;
+	__u64 now = bpf_ktime_get_ns(), limit, units, time, due;
+	int too_fast;
 
 	if (!rate)
 		return 0;
+	limit = *(volatile __u64 *)&rate->limit;
+	units = limit & RATE_OF_BITS ? volume->bytes * 8 : volume->packets;
+	limit &= ~RATE_OF_BITS;
+	if (!limit)
+		return 0;
+	time = units * SECOND_NS / limit;
 	bpf_spin_lock(&rate->lock);
-	units = rate->bits ? volume->bytes * 8 : volume->packets;
 	due = rate->due;
-	if (due > now + RATE_AHEAD_NS)
-		too_fast = 1;
-	else if (rate->per_second)
-		rate->due = (due > now ? due : now) + units * SECOND_NS / rate->per_second;
+	too_fast = due > now + RATE_AHEAD_NS;
+	if (!too_fast)
+		rate->due = (due > now ? due : now) + time;
 	bpf_spin_unlock(&rate->lock);
 	return too_fast;
 }

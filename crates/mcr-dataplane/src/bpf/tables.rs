@@ -38,9 +38,6 @@ use super::extents::Extents;
 use super::maps::{Sizes, refused, typed};
 use crate::sys::Grace;
 
-/// `BPF_F_LOCK` of linux/bpf.h: the value's lock is taken.
-const LOCKED: u64 = 4;
-
 /// The tables, and which of their elements are free.
 pub(super) struct Tables {
     flows: BpfHash<MapData, RawKey, u32>,
@@ -199,7 +196,7 @@ impl Tables {
     }
 
     fn write_rate(&mut self, rule: u32, rate: Option<MaxRate>) -> Result<(), MapError> {
-        self.rates.set(rule, rate.map(RawRate::from).unwrap_or_default(), LOCKED)
+        self.rates.set(rule, rate.map(RawRate::from).unwrap_or_default(), 0)
     }
 
     pub(super) fn insert_flow(

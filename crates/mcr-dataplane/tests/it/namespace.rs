@@ -10,7 +10,9 @@ use mcr_core::link::{IfIndex, Links};
 use mcr_core::vectors::{INTERFACES, links};
 use socket2::{Domain, Protocol, Socket, Type};
 
+/// `ETH_P_*` of linux/if_ether.h.
 const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs a test in a new namespace on a thread of its own.
@@ -44,11 +46,12 @@ impl Namespace {
         cpus.set(rustix::thread::sched_getcpu());
         rustix::thread::sched_setaffinity(None, &cpus).unwrap();
         ip("link set lo up");
-        for (name, mac, address) in INTERFACES {
+        for (name, mac, v4, v6) in INTERFACES {
             let [a, b, c, d, e, f] = mac;
             let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             ip(&format!("link add {name} address {mac} type veth peer name {name}p"));
-            ip(&format!("address add {address}/24 dev {name}"));
+            ip(&format!("address add {v4}/24 dev {name}"));
+            ip(&format!("address add {v6}/64 dev {name} nodad"));
             if name == "in0" {
                 ip("link set in0 mtu 9000");
                 ip("link set in0p mtu 9000");
@@ -69,19 +72,26 @@ impl Namespace {
 
     /// A raw socket that gets the IPv4 frames of an interface, after traffic control.
     pub(crate) fn tap(&self, name: &str) -> Socket {
-        let socket = raw(name);
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        socket
+        tap(name, ETH_P_IP)
+    }
+
+    /// The same for IPv6.
+    pub(crate) fn tap_v6(&self, name: &str) -> Socket {
+        tap(name, ETH_P_IPV6)
     }
 
     /// A raw socket that sends frames by the far end of an interface.
     pub(crate) fn far_end(&self, name: &str) -> Socket {
-        raw(&format!("{name}p"))
+        raw(&format!("{name}p"), ETH_P_IP)
     }
 
-    /// The same for super-packets: each frame is sent behind a `struct virtio_net_hdr`.
-    pub(crate) fn far_end_with_offload(&self, name: &str) -> Socket {
-        let socket = self.far_end(name);
+    /// The same for IPv6.
+    pub(crate) fn far_end_v6(&self, name: &str) -> Socket {
+        raw(&format!("{name}p"), ETH_P_IPV6)
+    }
+
+    /// Makes a far end send super-packets: each frame is sent behind a `struct virtio_net_hdr`.
+    pub(crate) fn with_offload(&self, socket: Socket) -> Socket {
         let (one, length) = (1_i32, size_of::<i32>() as libc::socklen_t);
         let (level, option) = (libc::SOL_PACKET, libc::PACKET_VNET_HDR);
         let value = std::ptr::from_ref(&one).cast();
@@ -110,6 +120,17 @@ pub(crate) fn frames_until(tap: &Socket, last: impl Fn(&[u8]) -> bool) -> Vec<Ve
     }
 }
 
+/// Frames that have arrived.
+pub(crate) fn frames_there(tap: &Socket) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut buffer = vec![MaybeUninit::uninit(); 65536];
+    while let Ok(length) = tap.recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
+        // SAFETY: recv has written the first `length` bytes.
+        frames.push(buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect());
+    }
+    frames
+}
+
 /// Waits for a condition.
 #[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
@@ -120,15 +141,21 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn raw(name: &str) -> Socket {
-    let protocol = Protocol::from(i32::from(ETH_P_IP.to_be()));
+fn tap(name: &str, protocol: u16) -> Socket {
+    let socket = raw(name, protocol);
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+fn raw(name: &str, ethertype: u16) -> Socket {
+    let protocol = Protocol::from(i32::from(ethertype.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap();
     let IfIndex(index) = index_of(name);
     let mut storage = socket2::SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll fits into the storage, which is zeroed and aligned for every address.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = ETH_P_IP.to_be();
+    address.sll_protocol = ethertype.to_be();
     address.sll_ifindex = index.cast_signed();
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the storage holds a sockaddr_ll of that length.

@@ -118,17 +118,6 @@ pub(crate) fn a_sender_on_the_relay_host_is_counted_and_left_alone(plane: Plane)
     }
 }
 
-pub(crate) fn fragments_are_counted_where_they_can_be(plane: Plane) {
-    let lab = Lab::chain(plane);
-    let daemon = lab.daemon(&[]);
-    one_rule(&daemon, "auto");
-    // 3,000 bytes are three fragments at MTU 1500, of which the first has the port.
-    lab.send(&format!("{GEN} --rate 1000 --count 100 --size 3000"));
-    let stats = daemon.settled("a", 100);
-    assert_eq!(stats["dropped"]["fragment"], 100, "{stats}");
-    assert_eq!(passed(&daemon, "fragment", 200), 200);
-}
-
 pub(crate) fn what_no_rule_takes_is_counted_on_the_interface(plane: Plane) {
     let lab = Lab::chain(plane);
     let daemon = lab.daemon(&[]);

@@ -169,19 +169,6 @@ pub(crate) fn a_ring_that_cannot_be_had_is_refused_with_the_remedy(plane: Plane)
     nothing_is_left(&lab.name);
 }
 
-pub(crate) fn an_interface_without_ethernet_is_refused(plane: Plane) {
-    let lab = Lab::chain(plane);
-    lab.ip("relay", "tuntap add tun0 mode tun");
-    lab.ip("relay", "address add 10.0.9.1/24 dev tun0");
-    lab.ip("relay", "link set tun0 up");
-    let daemon = lab.daemon(&[]);
-    let (code, said) = ctl(&daemon, &["add", "239.1.1.1:5001@tun0", "239.10.1.1:6001@veth2"]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("tun0") && said.contains("Ethernet"), "{said}");
-    assert_eq!(daemon.list(), json!([]));
-    assert_eq!(lab.packet_sockets("relay"), 0);
-}
-
 /// A bridge takes a port's frames from the host's protocols, not from a ring.
 pub(crate) fn a_bridge_port_is_received_from(plane: Plane) {
     let lab = Lab::chain(plane);

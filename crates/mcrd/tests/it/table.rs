@@ -103,7 +103,6 @@ behaviours! {
                 a_thousand_groups_are_joined_with_the_default_limit_of_twenty,
                 what_has_an_address_that_an_output_sends_from_is_own,
                 a_sender_on_the_relay_host_is_counted_and_left_alone,
-                fragments_are_counted_where_they_can_be,
                 what_no_rule_takes_is_counted_on_the_interface,
                 an_interface_that_comes_back_is_used_again,
                 memberships_of_unchanged_rules_are_not_touched,
@@ -136,7 +135,6 @@ behaviours! {
                 killing_a_worker_while_super_packets_come_loses_nothing,
                 past_the_queue,
                 a_ring_that_cannot_be_had_is_refused_with_the_remedy,
-                an_interface_without_ethernet_is_refused,
                 a_bridge_port_is_received_from,
                 what_a_ring_has_no_room_for_is_counted_there,
                 without_the_capability_for_large_buffers_it_runs_with_what_it_gets;

@@ -48,16 +48,17 @@ pub(crate) const COLUMNS: &[Column] = &[
         median(row, 3, |run| run.per_million(run.system_cpu_s))
     }),
     column("added_cpu", "beyond bare path", |row| number(row.added_cpu(), 3)),
-    column("bare_spread", "± bare path", |row| number(row.bare_cpu.map(|bare| bare.1), 3)),
+    column("bare_spread", "± bare path", |row| number(row.bare_spread, 3)),
     column("times_less_than_socat", "times less than socat", |row| {
         number(row.times_less_than_socat(), 1)
     }),
+    column("others_percent", "others' CPU %", |row| worst(row, 1, |run| Some(run.others_percent))),
     column("rss_mib", "resident MiB", |row| of_relay(row, 1, |run| run.rss_kib as f64 / 1024.0)),
     column("pss_mib", "shared once MiB", |row| of_relay(row, 1, |run| run.pss_kib as f64 / 1024.0)),
     column("processes", "processes", |row| of_relay(row, 0, |run| run.processes as f64)),
     column("sockets", "sockets", |row| of_relay(row, 0, |run| run.sockets as f64)),
     column("slab_kib_per_stream", "kernel KiB a stream", |row| {
-        of_relay(row, 2, |run| run.slab_kib as f64 / run.streams as f64)
+        number(row.slab_kib_per_stream(), 2)
     }),
     column("start_s", "start s", |row| of_relay(row, 3, |run| run.start_s)),
     column("configure_s", "configure s", |row| of_relay(row, 3, |run| run.configure_s)),
@@ -101,6 +102,8 @@ fn marks(row: &Row) -> String {
         mark("sender-limited", row.count(Repeat::is_sender_limited)),
         mark("slowed", row.count(Repeat::is_slowed)),
         mark("behind", row.count(Repeat::is_behind)),
+        mark("disturbed", row.count(Repeat::is_disturbed)),
+        mark("apart", row.count(Repeat::is_apart)),
         mark("corrupt", row.count(|repeat| repeat.run.corrupt.is_some_and(|n| n > 0))),
         mark("foreign", row.count(|repeat| repeat.run.foreign.is_some_and(|n| n > 0))),
         mark("send errors", row.count(|repeat| repeat.run.send_errors > 0)),

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
+use plotters::coord::combinators::BindKeyPoints as _;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
@@ -97,20 +98,22 @@ where
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     area.fill(&WHITE)?;
-    let counts = || lines.iter().flat_map(|line| &line.points).map(|point| point.0);
-    let (fewest, most) = (counts().fold(508.0, f64::min), counts().fold(1.0, f64::max));
-    let fewest = fewest.min(most);
+    let counts = counts(lines);
+    let fewest = counts.first().copied().unwrap_or(1.0);
+    let most = counts.last().copied().unwrap_or(508.0);
+    let streams = (fewest / 1.1..most * 1.1).log_scale().with_key_points(ticks(&counts));
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 16))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(56)
-        .build_cartesian_2d((fewest / 1.1..most * 1.1).log_scale(), y)?;
+        .build_cartesian_2d(streams, y)?;
     chart
         .configure_mesh()
         .x_desc("streams (logarithmic)")
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y}"))
+        // The steps of the axis are sums: 0.1 three times is 0.30000000000000004.
+        .y_label_formatter(&|y| format!("{}", (y * 1e6).round() / 1e6))
         .light_line_style(WHITE)
         .draw()?;
     for line in lines {
@@ -134,6 +137,30 @@ where
         .draw()?;
     area.present()
 }
+
+/// The stream counts, in order.
+fn counts(lines: &[Line]) -> Vec<f64> {
+    let points = lines.iter().flat_map(|line| &line.points);
+    let mut counts = points.map(|point| point.0).collect::<Vec<_>>();
+    counts.sort_by(f64::total_cmp);
+    counts.dedup();
+    counts
+}
+
+/// Those of the counts whose labels have room on the axis.
+fn ticks(counts: &[f64]) -> Vec<f64> {
+    let range = (1.1 * 1.1 * counts.last().unwrap_or(&1.0) / counts.first().unwrap_or(&1.0)).ln();
+    let mut ticks: Vec<f64> = Vec::new();
+    for count in counts {
+        if ticks.last().is_none_or(|last| (count / last).ln() > range / LABELS) {
+            ticks.push(*count);
+        }
+    }
+    ticks
+}
+
+/// Labels of three digits that fit the axis side by side.
+const LABELS: f64 = 25.0;
 
 /// The color of a relay, the same in every picture.
 fn color(relay: &str) -> RGBColor {

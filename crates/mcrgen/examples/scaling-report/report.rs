@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::columns::by_key;
-use crate::rows::{Repeat, Row};
+use crate::rows::{DISTURBED_PERCENT, Repeat, Row};
 use crate::runs::{BARE, Test};
 
 /// What arrived.
@@ -37,6 +37,7 @@ const COST: &[&str] = &[
     "added_cpu",
     "bare_spread",
     "times_less_than_socat",
+    "others_percent",
     "rss_mib",
     "pss_mib",
     "processes",
@@ -124,7 +125,8 @@ fn machine(test: &Test) -> String {
             .join(", ")
     };
     format!(
-        "{}, {} CPUs, {} MiB, {}, {}{}.\nVersions: {}.\nLimits of the host, none changed: {}.\n\
+        "{}, {} CPUs, {} MiB, {}, {}{}.\nVersions: {}.\nLimits, as a fresh namespace has them where it \
+         has its own{}: {}.\n\
          Measured {}. Settings: {}.",
         text(&machine["cpu"]),
         machine["cpus"],
@@ -136,6 +138,7 @@ fn machine(test: &Test) -> String {
             kind => format!(", virtual ({kind})"),
         },
         list(&machine["versions"]),
+        if test.setting("lab_command").is_empty() { ", none changed" } else { "" },
         list(&machine["sysctl"]),
         test.setting("date"),
         list(&settings(test)),
@@ -152,13 +155,21 @@ fn settings(test: &Test) -> serde_json::Value {
 
 fn method(test: &Test) -> String {
     let setting = |name| test.setting(name);
+    let workers = setting("num_workers");
     let senders = match setting("senders") {
         "1" => "one process sends all streams",
-        _ => "one process sends each stream",
+        _ => "one process sends each stream, all from the same moment on",
     };
     let sink = match setting("sink") {
         "socat" => "one socat for each stream, which counts bytes; order and latency are not known",
         _ => "one mcrgen, which checks the sequence number of every packet",
+    };
+    let changed = match setting("lab_command") {
+        "" => "No sysctl is changed, for nobody.",
+        _ => {
+            "The script changes no sysctl; what `LAB_COMMAND` (see Settings) changes in the chain, it \
+              changes for every relay and for the bare path."
+        }
     };
     format!(
         "- A chain of three network namespaces, made anew for every run: sender (10.0.0.1) – relay \
@@ -174,13 +185,17 @@ fn method(test: &Test) -> String {
          `slowed`. The eBPF plane works inside the sender's system call, as softirqs of a network card \
          would, and so has the sender's priority; `INSTRUMENT_NICE=0` lets all share alike.\n\
          - Relays take turns (A B C A B C …). Median and worst of {} runs.\n\
+         - **The machine should have nothing else to do**, and each run says whether it had: the CPU time \
+         that processes outside the test and the hypervisor took while it ran, in percent of what all \
+         CPUs can do. Above {DISTURBED_PERCENT} % the run is marked `disturbed`, and what it shows may be \
+         their doing. (Seen are the processes of this machine, not those of other containers.)\n\
          - One socat process for each stream, as its users run it, with {} of receive buffer asked for \
-         each. The receive rings of the packet plane ({} workers) get no more together than all socats \
-         are granted together, and 64 MiB for each worker at most. The eBPF plane has no buffer.\n\
+         each. {} The packet plane's send buffers come on top (all sizes stand below, in Buffers). The \
+         eBPF plane has no buffer.\n\
          - **Buffers hide a loss in a short run**: a relay that passes on less than comes in loses \
          nothing until they are full. Such runs are marked `behind`; more `PER_STREAM_PACKETS` show it.\n\
          - Configured streams are counted at the relay before each load; a missing one is an error.\n\
-         - No sysctl is changed, for nobody.\n\
+         - {changed}\n\
          - CPU of the machine is the time in which no CPU was idle. What a relay costs is that, less \
          the bare path's for every packet sent (median of its runs), for every packet that arrived. \
          Work that the kernel does in the sender's time counts to the relay that way.",
@@ -193,7 +208,16 @@ fn method(test: &Test) -> String {
             "default" => "the system's default".to_owned(),
             bytes => format!("{bytes} bytes"),
         },
-        setting("num_workers"),
+        match setting("socat_rcvbuf") {
+            "default" => format!(
+                "So has the packet plane its own: 64 MiB of receive ring for each of {workers} workers."
+            ),
+            _ => format!(
+                "The receive rings of the packet plane ({workers} workers) get no more together than all \
+                 socats are granted together, but 1 MiB for each worker at least, which is more with \
+                 few streams, and 64 MiB for each worker at most."
+            ),
+        },
     )
 }
 
@@ -212,7 +236,12 @@ fn summary(rows: &[Row]) -> String {
         let mut facts = Vec::new();
         if let (Some(first), Some(last)) = (series.first(), series.last()) {
             facts.push(match series.iter().find(|row| row.has_lost()) {
-                Some(row) => format!("first loses at {} streams: {}", row.streams, loss(row)),
+                Some(row) => format!(
+                    "first loses at {} streams: {}{}",
+                    row.streams,
+                    loss(row),
+                    if row.has_lost_disturbed() { ", in disturbed runs only" } else { "" },
+                ),
                 None => format!(
                     "lost nothing that the path carried, {} to {} streams, at up to {:.0} packets/s",
                     first.streams,
@@ -227,6 +256,13 @@ fn summary(rows: &[Row]) -> String {
                 "it is behind, and a longer run would lose",
             ));
             facts.extend(from(&series, Repeat::is_slowed, "it slows the sender down"));
+        }
+        let all = series.iter().chain(&others);
+        let (disturbed, runs) = all.fold((0, 0), |(disturbed, runs), row| {
+            (disturbed + row.count(Repeat::is_disturbed), runs + row.repeats.len())
+        });
+        if disturbed > 0 {
+            facts.push(format!("{disturbed} of its {runs} runs were disturbed from outside"));
         }
         facts.extend(others.iter().map(|row| {
             format!(
@@ -333,17 +369,20 @@ fn buffers(rows: &[&Row]) -> String {
 fn command(test: &Test) -> String {
     let settings = settings(test);
     let max = test.setting("max_streams");
+    let argument = if max.is_empty() { String::new() } else { format!(" {max}") };
     let words =
         settings.as_object().into_iter().flatten().filter(|(name, _)| *name != "max_streams");
     let words = words.map(|(name, value)| {
         let value = value.as_str().unwrap_or_default();
         let name = name.to_uppercase();
         let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        if plain { format!("{name}={value}") } else { format!("{name}='{value}'") }
+        // For a shell, which ends a quotation at any quote.
+        let quoted = || format!("'{}'", value.replace('\'', r"'\''"));
+        format!("{name}={}", if plain { value.to_owned() } else { quoted() })
     });
     format!(
         "As root, on a machine with nothing else to do:\n\n```sh\n{} \\\n    \
-         tests/performance/multi_stream_scaling.sh {max}\n```",
+         tests/performance/multi_stream_scaling.sh{argument}\n```",
         words.collect::<Vec<_>>().join(" ")
     )
 }
@@ -355,13 +394,18 @@ const MARKS: &str = "Sent and received are medians; `worst` is the worst run. Ma
 of runs: `path-limited`: the bare path itself lost; `sender-limited`: the sender did not reach 95 % of \
 the rate asked for, relay or not; `slowed`: with this relay the sender reached less than 95 % of what it \
 reached without one; `behind`: one packet in a hundred took more than 100 ms, because the relay passes on \
-less than comes in and its buffers were filling when the run ended; `ended`: processes of the relay ended by themselves.";
+less than comes in and its buffers were filling when the run ended; `disturbed`: processes outside the test, or \
+the hypervisor, took more than 5 % of the machine; `apart`: more than 0.1 s passed between the start of the first \
+sender and that of the last; `ended`: processes of the relay ended by themselves.";
 
 const COSTS: &str = "CPU in seconds for a million packets, which is microseconds for each. `relay's processes` \
 is what user space shows, next to nothing for the eBPF plane, which works in the sender's time: \
 `beyond bare path` has all of it. `± bare path` is half the range of the bare path's runs; where less than \
-that was added there is no factor, and points at or below 0 are not in the picture. `resident` counts memory \
+that was added there is no factor, nor where a relay has a single run, whose noise is not known; points at or below 0 are not in the picture. `others' CPU %` is what processes outside the test and the hypervisor took of the \
+machine, in the worst run. `resident` counts memory \
 that processes share once for each of them, `shared once` does not; the packet plane's rings are part of \
-both. Kernel memory is the growth of the slab while the relay started and was configured, its processes \
-included; the eBPF plane's maps are no part of it, and few streams say little. `start` is from \
+both. Kernel memory is the growth of the slab of the whole machine while the relay started and was configured, \
+read when it stands still, the relay's processes included; the eBPF plane's maps are no part of it. It is \
+shown where it is more in every run than the slab moved in any run of the bare path, which needs none; \
+`–` is below this noise. `start` is from \
 nothing to a relay that answers, `configure` from there to all streams in place; a socat does both at once.";

@@ -12,10 +12,13 @@ pub(crate) struct Row {
     pub(crate) repeats: Vec<Repeat>,
     /// Whether it belongs to the series of stream counts at one rate.
     pub(crate) in_series: bool,
-    /// CPU seconds of the machine for a million packets on the bare path, and half the range of its
-    /// runs: nothing smaller can be measured.
-    pub(crate) bare_cpu: Option<(f64, f64)>,
-    /// CPU that socat added on the same load, in seconds for a million packets.
+    /// CPU seconds of the machine for a million packets on the bare path.
+    pub(crate) bare_cpu: Option<f64>,
+    /// Half the range of its runs: nothing smaller can be measured. Not known of a single run.
+    pub(crate) bare_spread: Option<f64>,
+    /// By how much the slab has moved at most in runs of the bare path, where nothing used any.
+    pub(crate) bare_slab_kib: Option<u64>,
+    /// CPU that socat added on the same load, in seconds for a million packets; not of a single run.
     pub(crate) socat_cpu: Option<f64>,
 }
 
@@ -52,6 +55,21 @@ impl Repeat {
         self.run.p99_us.is_some_and(|p99| p99 > BEHIND_US)
     }
 
+    /// Others needed so much of the machine that what is seen may be their doing.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.run.others_percent > DISTURBED_PERCENT
+    }
+
+    /// The senders did not start together.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.run.apart_s > APART_S
+    }
+
+    /// Packets were lost that the path would have carried.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.run.lost > 0 && !self.is_path_limited()
+    }
+
     /// CPU seconds for a million packets that arrived: what the whole machine spent beyond the bare
     /// path, which is taken for every packet that was sent.
     fn added_cpu(&self, bare: f64) -> Option<f64> {
@@ -78,15 +96,23 @@ impl Row {
 
     /// CPU seconds for a million packets, beyond the bare path.
     pub(crate) fn added_cpu(&self) -> Option<f64> {
-        let (bare, _) = self.bare_cpu.filter(|_| !self.is_bare())?;
+        let bare = self.bare_cpu.filter(|_| !self.is_bare())?;
         self.median(|repeat| repeat.added_cpu(bare))
     }
 
-    /// How many times less than socat added, where both are more than noise.
+    /// How many times less than socat added, where both are more than noise, of two runs at least.
     pub(crate) fn times_less_than_socat(&self) -> Option<f64> {
-        let (_, noise) = self.bare_cpu?;
-        let (socat, added) = (self.socat_cpu?, self.added_cpu()?);
-        (added > noise && socat > noise).then(|| socat / added)
+        let (socat, added, noise) = (self.socat_cpu?, self.added_cpu()?, self.bare_spread?);
+        (self.repeats.len() > 1 && added > noise && socat > noise).then(|| socat / added)
+    }
+
+    /// Growth of the slab for each stream, where it is more in every run than it is without a relay.
+    pub(crate) fn slab_kib_per_stream(&self) -> Option<f64> {
+        let noise = self.bare_slab_kib.filter(|_| !self.is_bare())?;
+        let is_more =
+            |repeat: &Repeat| u64::try_from(repeat.run.slab_kib).is_ok_and(|kib| kib > noise);
+        let median = self.median(|repeat| Some(repeat.run.slab_kib as f64))?;
+        self.repeats.iter().all(is_more).then(|| median / self.streams as f64)
     }
 
     pub(crate) fn is_bare(&self) -> bool {
@@ -95,7 +121,13 @@ impl Row {
 
     /// Whether packets were lost that the path would have carried.
     pub(crate) fn has_lost(&self) -> bool {
-        self.repeats.iter().any(|repeat| repeat.run.lost > 0 && !repeat.is_path_limited())
+        self.repeats.iter().any(Repeat::has_lost)
+    }
+
+    /// Whether all of these losses are of disturbed runs.
+    pub(crate) fn has_lost_disturbed(&self) -> bool {
+        self.has_lost()
+            && self.repeats.iter().filter(|repeat| repeat.has_lost()).all(Repeat::is_disturbed)
     }
 }
 
@@ -119,6 +151,8 @@ pub(crate) fn rows(test: &Test) -> Vec<Row> {
                 repeats: vec![repeat],
                 in_series: rate.is_none_or(|rate| rate == run.rate),
                 bare_cpu: None,
+                bare_spread: None,
+                bare_slab_kib: None,
                 socat_cpu: None,
             }),
         }
@@ -128,15 +162,18 @@ pub(crate) fn rows(test: &Test) -> Vec<Row> {
         rows.iter().find(|other| (&*other.relay, other.streams, other.rate) == key).cloned()
     };
     for row in 0..rows.len() {
-        let bare = same_load(&rows, &rows[row], BARE);
-        rows[row].bare_cpu = bare.and_then(|bare| {
-            let cost = |repeat: &Repeat| repeat.run.per_million_sent(repeat.run.system_cpu_s);
-            let least = bare.repeats.iter().filter_map(cost).reduce(f64::min)?;
-            Some((bare.median(cost)?, (bare.worst(cost)? - least) / 2.0))
-        });
+        let Some(bare) = same_load(&rows, &rows[row], BARE) else { continue };
+        let cost = |repeat: &Repeat| repeat.run.per_million_sent(repeat.run.system_cpu_s);
+        let least = bare.repeats.iter().filter_map(cost).reduce(f64::min);
+        let range = bare.worst(cost).zip(least).filter(|_| bare.repeats.len() > 1);
+        rows[row].bare_cpu = bare.median(cost);
+        rows[row].bare_spread = range.map(|(most, least)| (most - least) / 2.0);
+        let moved = bare.repeats.iter().map(|repeat| repeat.run.slab_kib.unsigned_abs());
+        rows[row].bare_slab_kib = moved.max();
     }
     for row in 0..rows.len() {
         let socat = same_load(&rows, &rows[row], "socat");
+        let socat = socat.filter(|socat| socat.repeats.len() > 1);
         rows[row].socat_cpu = socat.and_then(|socat| socat.added_cpu());
     }
     rows
@@ -155,5 +192,9 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 /// A relay that is late by more than this is behind.
 pub(crate) const BEHIND_US: f64 = 100_000.0;
+/// Others that take more than this of the machine have disturbed a run.
+pub(crate) const DISTURBED_PERCENT: f64 = 5.0;
+/// Senders that start within this time start together.
+const APART_S: f64 = 0.1;
 /// A rate counts as reached from here on.
 const REACHED: f64 = 0.95;

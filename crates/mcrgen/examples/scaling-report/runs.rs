@@ -28,6 +28,8 @@ pub(crate) struct Run {
     pub(crate) sent: u64,
     pub(crate) send_errors: u64,
     pub(crate) seconds: f64,
+    /// From the start of the first sender to that of the last.
+    pub(crate) apart_s: f64,
     pub(crate) asked_rate: f64,
     pub(crate) achieved_rate: f64,
     pub(crate) received: u64,
@@ -47,13 +49,15 @@ pub(crate) struct Run {
     pub(crate) relay_cpu_s: Option<f64>,
     /// CPU time of the whole machine.
     pub(crate) system_cpu_s: f64,
+    /// Of what all CPUs could do, what processes outside the test and the hypervisor took.
+    pub(crate) others_percent: f64,
     pub(crate) rss_kib: u64,
     pub(crate) pss_kib: u64,
     pub(crate) processes: u64,
     /// Of these, those that were still there after the load.
     pub(crate) living: u64,
     pub(crate) sockets: u64,
-    /// Growth of the kernel's slab memory while the streams were configured.
+    /// Growth of the slab of the whole machine while the relay started and was configured.
     pub(crate) slab_kib: i64,
     pub(crate) rules: u64,
     pub(crate) start_s: f64,

@@ -72,14 +72,107 @@ fn a_relay_that_only_buffers_or_has_ended_is_said_to() {
 fn relays_are_compared_with_socat_on_the_same_load() {
     let mut other_load = run("socat", 1, 0, 40_000.0, 1000.0);
     other_load["rate"] = json!(4000);
-    let rows = report(&[
-        other_load,
-        run("bare", 1, 0, 40_000.0, 2.0),
-        run("ebpf", 1, 0, 40_000.0, 3.0),
-        run("socat", 1, 0, 40_000.0, 22.0),
-    ]);
+    let repeat = |number| {
+        [("bare", 2.0), ("ebpf", 3.0), ("socat", 22.0)]
+            .map(|(relay, cpu)| run(relay, number, 0, 40_000.0, cpu))
+    };
+    let rows = report(&[&[other_load][..], &repeat(1), &repeat(2)].concat());
     assert_eq!(rows["ebpf"]["times_less_than_socat"], "20.0");
     assert_eq!(rows["bare"]["times_less_than_socat"], "");
+
+    let rows = report(&repeat(1));
+    assert_eq!(rows["ebpf"]["added_cpu"], "1.000");
+    assert_eq!(rows["ebpf"]["times_less_than_socat"], "", "how far runs differ is not known");
+    assert_eq!(rows["bare"]["bare_spread"], "");
+}
+
+#[test]
+fn kernel_memory_below_the_noise_is_not_shown() {
+    let with_slab = |relay, repeat, kib: i64| {
+        let mut run = run(relay, repeat, 0, 40_000.0, 1.0);
+        run["slab_kib"] = json!(kib);
+        run
+    };
+    let rows = report(&[
+        with_slab("bare", 1, -50),
+        with_slab("bare", 2, 10),
+        with_slab("ebpf", 1, 400),
+        with_slab("ebpf", 2, 50),
+        with_slab("socat", 1, 200),
+        with_slab("socat", 2, 240),
+    ]);
+    assert_eq!(rows["ebpf"]["slab_kib_per_stream"], "", "one run is within the noise");
+    assert_eq!(rows["socat"]["slab_kib_per_stream"], "11.00");
+}
+
+#[test]
+fn a_disturbed_host_is_not_blamed_on_the_relay() {
+    let mut disturbed = run("packet", 1, 7, 40_000.0, 1.0);
+    disturbed["others_percent"] = json!(30.04);
+    disturbed["apart_s"] = json!(0.2);
+    let bare = run("bare", 1, 0, 40_000.0, 1.0);
+    let (rows, said) = report_of(&[bare.clone(), disturbed.clone()]);
+    assert_eq!(rows["packet"]["marks"], "disturbed 1; apart 1");
+    assert_eq!(rows["packet"]["others_percent"], "30.0");
+    assert!(said.contains("at 40000/s, in disturbed runs only"), "{said}");
+    assert!(said.contains("1 of its 1 runs were disturbed from outside"), "{said}");
+    let quiet = run("packet", 2, 7, 40_000.0, 1.0);
+    let (_, said) = report_of(&[bare, disturbed, quiet]);
+    assert!(!said.contains("in disturbed runs only"), "{said}");
+}
+
+#[test]
+fn the_labels_of_the_pictures_are_the_stream_counts_and_short_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = [1, 2, 5, 10, 20].map(|streams| {
+        let mut run = run("ebpf", 1, 1000, 40_000.0, 1.0);
+        run["streams"] = json!(streams);
+        run
+    });
+    write(folder.path(), &runs);
+    assert!(program(folder.path()).status().unwrap().success());
+    for picture in ["loss.svg", "rate.svg"] {
+        let svg = fs::read_to_string(folder.path().join(picture)).unwrap();
+        let texts = svg.split("<text").skip(1).map(|text| {
+            let text = text.split_once('>').unwrap().1;
+            text.split_once("</text>").unwrap().0.trim().to_owned()
+        });
+        let texts = texts.collect::<Vec<_>>();
+        let numbers = texts.iter().filter(|text| text.parse::<f64>().is_ok());
+        assert!(numbers.clone().all(|number| number.len() < 8), "{picture}: {texts:?}");
+        for streams in ["1", "2", "5", "10", "20"] {
+            assert!(texts.iter().any(|text| text == streams), "{picture}: {texts:?}");
+        }
+    }
+}
+
+#[test]
+fn the_command_that_repeats_it_is_one_for_a_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &[run("bare", 1, 0, 40_000.0, 1.0)]);
+    let report = |settings: Value| {
+        let setting = json!({"machine": {}, "settings": settings});
+        fs::write(folder.path().join("setting.json"), setting.to_string()).unwrap();
+        assert!(program(folder.path()).status().unwrap().success());
+        fs::read_to_string(folder.path().join("report.md")).unwrap()
+    };
+    let lab_command = "echo 'it'; true \"$LAB-relay\"";
+    let said =
+        report(json!({"lab_command": lab_command, "stream_counts": "1 20", "max_streams": ""}));
+    assert!(!said.contains("No sysctl is changed") && !said.contains("none changed"), "{said}");
+    let (_, command) = said.split_once("```sh\n").unwrap();
+    let words = command.split_once(" \\\n").unwrap().0;
+    assert!(command.contains("multi_stream_scaling.sh\n```"), "{command}");
+    let shell = format!("{words} sh -c 'printf %s \"$LAB_COMMAND/$STREAM_COUNTS\"'");
+    let output = Command::new("sh").args(["-c", &shell]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{lab_command}/1 20"));
+
+    let said = report(json!({"max_streams": "50", "repeats": "3"}));
+    assert!(
+        said.contains("REPEATS=3 \\\n    tests/performance/multi_stream_scaling.sh 50\n"),
+        "{said}"
+    );
+    assert!(said.contains("No sysctl is changed"), "{said}");
 }
 
 #[test]
@@ -96,7 +189,9 @@ fn there_is_no_factor_within_the_noise() {
         run("bare", 1, 0, 40_000.0, 1.0),
         run("bare", 2, 0, 40_000.0, 3.0),
         run("ebpf", 1, 0, 40_000.0, 2.5),
+        run("ebpf", 2, 0, 40_000.0, 2.5),
         run("socat", 1, 0, 40_000.0, 22.0),
+        run("socat", 2, 0, 40_000.0, 22.0),
     ]);
     assert_eq!(rows["ebpf"]["added_cpu"], "0.500");
     assert_eq!(rows["ebpf"]["times_less_than_socat"], "");
@@ -156,11 +251,11 @@ fn a_folder_without_runs_is_refused() {
 fn run(relay: &str, repeat: u32, lost: u64, achieved: f64, cpu: f64) -> Value {
     json!({
         "relay": relay, "repeat": repeat, "streams": 20, "rate": 2000, "packets": 50_000,
-        "sent": 1_000_000, "send_errors": 0, "seconds": 25.0, "asked_rate": 40_000,
+        "sent": 1_000_000, "send_errors": 0, "seconds": 25.0, "apart_s": 0.0, "asked_rate": 40_000,
         "achieved_rate": achieved, "received": 1_000_000 - lost, "lost": lost, "duplicated": 0,
         "reordered": 0, "corrupt": 0, "foreign": 0, "worst_stream": null, "p50_us": 10.0,
         "p99_us": 20.0, "sink_drops": 0, "sink_rcvbuf": 4_194_304, "sender_cpu_s": 1.0,
-        "relay_cpu_s": 1.0, "system_cpu_s": cpu, "rss_kib": 1024, "pss_kib": 512, "processes": 20,
+        "relay_cpu_s": 1.0, "system_cpu_s": cpu, "others_percent": 1.0, "rss_kib": 1024, "pss_kib": 512, "processes": 20,
         "living": 20, "sockets": 40, "slab_kib": 100, "rules": 20, "start_s": 0.0,
         "configure_s": 0.5, "buffers": {}, "drops": {}, "log": "logs/x",
     })

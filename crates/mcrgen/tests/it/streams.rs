@@ -1,6 +1,6 @@
 //! Streams over a veth pair: what a receiver reports of them.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -162,6 +162,19 @@ fn a_duration_ends_the_sender_and_idle_the_receiver() {
     let received = receiver.finish();
     assert_eq!(received.code, Some(0), "{received:?}");
     assert_eq!(received.counts(["received", "lost"]), [sent, 0]);
+}
+
+#[test]
+fn a_sender_waits_for_its_moment() {
+    let Some(network) = Network::new() else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let at = now + 0.5;
+    let sender = network.send(&format!("{G} --count 1 --start-at {at}"));
+    let started = sender.report()["started"].as_f64().unwrap();
+    assert!((at..at + 1.0).contains(&started), "{started}, not {at}");
+    // A moment that has passed is no reason to wait.
+    let sender = network.send(&format!("{G} --count 1 --start-at {}", now - 1e6));
+    assert_eq!(sender.counts(["sent"]), [1]);
 }
 
 #[test]

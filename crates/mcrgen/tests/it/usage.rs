@@ -18,6 +18,7 @@ fn wrong_command_lines_exit_2() {
         ("send --interface lo --group cat --port 1", "--group"),
         ("send --interface lo --group 239.1.1.1 --port 1 --size 39", "40 to 65507"),
         ("send --interface lo --group 239.1.1.1 --port 1 --duration 3", "write 3s"),
+        ("send --interface lo --group 239.1.1.1 --port 1 --start-at now", "--start-at"),
         ("send --interface lo --group 239.1.1.1 --port 1 --gso 60 --size 1400", "65507"),
         ("send --interface lo --group 239.255.255.254 --port 1 --streams 2", "stream 2"),
         ("recv --interface lo --group 239.1.1.1 --port 65535 --streams 2", "stream 2"),

@@ -68,7 +68,8 @@ fn a_packet_says_what_its_headers_say() {
 #[test]
 fn extension_headers_are_walked_up_to_the_payload() {
     let eight = |number| options(number, 8);
-    let cases: [(Vec<(u8, Vec<u8>)>, u8, Option<(usize, u8)>); 13] = [
+    type Case = (Vec<(u8, Vec<u8>)>, u8, Option<(usize, u8)>);
+    let cases: [Case; 13] = [
         (vec![eight(HOP_BY_HOP)], 17, Some((48, 17))),
         (vec![eight(ROUTING)], 17, Some((48, 17))),
         (vec![eight(DESTINATION)], 17, Some((48, 17))),

@@ -202,7 +202,7 @@ fn later_fragments_go_with_their_first() {
 fn a_rate_is_kept_until_the_id_is_given_to_another_rule() {
     let mut world = World::new("239.1.1.1", "239.10.1.1", Some("10pps"));
     let packet = v4(b"payload");
-    let mut send = |world: &mut World| world.relayed(&packet, VnetHeader::default()).is_some();
+    let send = |world: &mut World| world.relayed(&packet, VnetHeader::default()).is_some();
     // A tenth of a second ahead.
     let taken = (0..10).filter(|_| send(&mut world)).count();
     assert_eq!(taken, 2);
