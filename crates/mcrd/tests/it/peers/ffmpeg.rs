@@ -11,19 +11,20 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_a_transport_stream(plane: Plane) {
     let lab = Lab::chain(plane);
     ffmpeg(
         &lab,
-        "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=sample_rate=48000 -t 1 -c:v \
+        "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=sample_rate=48000 -t 2 -c:v \
          mpeg2video -b:v 500k -g 12 -bf 0 -pix_fmt yuv420p -c:a mp2 -b:a 128k -f mpegts sent.ts",
     );
-    ffmpeg(&lab, "-i sent.ts -map 0 -f framemd5 sent.md5");
+    // The receiver takes the first second: a stream of this kind has no end of its own. Without
+    // `-analyzeduration`, in microseconds, it would look at 5 seconds before it begins.
+    ffmpeg(&lab, "-i sent.ts -map 0 -t 1 -f framemd5 sent.md5");
     let daemon = lab.daemon(&[]);
     rule(&daemon, "239.1.1.1:5000@veth1", "239.10.1.1:6000@veth2");
-    // The receiver ends when nothing has come for this time, in microseconds.
     let receiver = start(foreign(
         &lab,
         "sink",
         &format!(
-            "{FFMPEG} -i udp://239.10.1.1:6000?localaddr=10.0.1.2&fifo_size=1000000&\
-             buffer_size=4194304&timeout=2000000 -map 0 -f framemd5 received.md5"
+            "{FFMPEG} -analyzeduration 500000 -i udp://239.10.1.1:6000?localaddr=10.0.1.2&\
+             fifo_size=1000000&buffer_size=4194304 -map 0 -t 1 -f framemd5 received.md5"
         ),
     ));
     listens(&lab, "sink", 6000, Some(("veth3", "239.10.1.1")));
