@@ -73,10 +73,11 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Three namespaces and a folder.
+/// Three namespaces or more, and a folder.
 pub(crate) struct Lab {
     pub(crate) plane: Plane,
     pub(crate) name: String,
+    roles: Vec<&'static str>,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -86,15 +87,21 @@ impl Lab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcrt-{}-{number}", std::process::id());
-        let lab = Self { plane, name, folder: tempfile::tempdir().unwrap() };
+        let mut lab = Self { plane, name, roles: vec![], folder: tempfile::tempdir().unwrap() };
         for role in ["gen", "relay", "sink"] {
-            run(Command::new("ip").args(["netns", "add", &lab.namespace(role)]));
-            lab.ip(role, "link set lo up");
+            lab.add(role);
         }
         lab.veth(("gen", "veth0", "10.0.0.1/24"), ("relay", "veth1", "10.0.0.2/24"));
         lab.veth(("relay", "veth2", "10.0.1.1/24"), ("sink", "veth3", "10.0.1.2/24"));
         lab.ip("gen", "route add 224.0.0.0/4 dev veth0");
         lab
+    }
+
+    /// One more namespace.
+    pub(crate) fn add(&mut self, role: &'static str) {
+        self.roles.push(role);
+        run(Command::new("ip").args(["netns", "add", &self.namespace(role)]));
+        self.ip(role, "link set lo up");
     }
 
     /// Joins two namespaces by a veth pair: role, interface, address of each end.
@@ -141,6 +148,13 @@ impl Lab {
         let output = run(self.command(role, "cat").arg("/proc/net/packet"));
         // The first line is the head of the table.
         String::from_utf8_lossy(&output.stdout).lines().skip(1).count()
+    }
+
+    /// What the kernel of a namespace has counted, by the name that `nstat` gives it.
+    pub(crate) fn counter(&self, role: &str, name: &str) -> u64 {
+        let output = run(self.command(role, "nstat").args(["-a", "-s", "-z", "-j", name]));
+        let counters: Value = serde_json::from_slice(&output.stdout).unwrap();
+        counters["kernel"][name].as_u64().unwrap_or_else(|| panic!("{name}: {counters}"))
     }
 
     /// A file with this text.
@@ -209,7 +223,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for role in ["gen", "relay", "sink"] {
+        for role in &self.roles {
             let name = self.namespace(role);
             // A process that is still in it would keep it alive unseen.
             let pids = Command::new("ip").args(["netns", "pids", &name]).output();

@@ -10,6 +10,7 @@ mod forwarding;
 mod hook;
 mod lab;
 mod load;
+mod peers;
 mod promises;
 mod refusals;
 mod rings;

@@ -19,17 +19,22 @@ macro_rules! behaviours {
         }
     };
     (@every $plane:ident {
-        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt
+        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt peers: $peers:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
     (@ebpf $plane:ident {
-        every: $every:tt ebpf: $modules:tt packet: $packet:tt
+        every: $every:tt ebpf: $modules:tt packet: $packet:tt peers: $peers:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
     (@packet $plane:ident {
-        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt
+        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt peers: $peers:tt
+    }) => {
+        behaviours!(@part $plane $modules);
+    };
+    (@peers $plane:ident {
+        every: $every:tt ebpf: $ebpf:tt packet: $packet:tt peers: $modules:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
@@ -52,9 +57,9 @@ macro_rules! behaviours {
 
 behaviours! {
     planes: {
-        tcx: Tcx [every ebpf],
+        tcx: Tcx [every ebpf peers],
         clsact: Clsact [every ebpf],
-        packet: Packet [every packet],
+        packet: Packet [every packet peers],
     }
     parts: {
         every: {
@@ -144,6 +149,22 @@ behaviours! {
                 a_start_that_gets_no_worker_to_run_is_refused,
                 without_the_capability_for_raw_sockets_it_names_it,
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
+        }
+        peers: {
+            peers:
+                iperf_counts_every_datagram_over_ipv4,
+                iperf_counts_every_datagram_over_ipv6,
+                iperf_joins_a_fixed_source_over_ipv4,
+                iperf_joins_a_fixed_source_over_ipv6,
+                socat_gets_a_group_by_unicast_over_ipv4,
+                socat_gets_a_group_by_unicast_over_ipv6,
+                socat_sends_unicast_to_a_group_over_ipv4,
+                socat_sends_unicast_to_a_group_over_ipv6,
+                ffmpeg_decodes_the_frames_of_a_transport_stream,
+                ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp,
+                mgen_joins_five_hundred_groups_of_a_range,
+                tcpreplay_repeats_a_capture,
+                smcroute_routes_on_what_has_hops_left;
         }
     }
 }
