@@ -20,7 +20,7 @@ pub(crate) fn parse() -> Args {
     let args = Args::parse();
     let checked = match &args.command {
         Command::Send(send) => send.check(),
-        Command::Recv(recv) => recv.streams.check(),
+        Command::Recv(recv) => recv.check(),
     };
     if let Err(message) = checked {
         Args::command().error(ErrorKind::ValueValidation, message).exit();
@@ -170,6 +170,9 @@ pub(crate) enum Checksum {
 pub(crate) struct RecvArgs {
     #[command(flatten)]
     pub(crate) streams: StreamArgs,
+    /// Join the groups from this sender only (SSM, RFC 4607)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) source: Option<IpAddr>,
     /// Packets expected per stream; ends when all have come
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_EXPECT))]
     pub(crate) expect: Option<u64>,
@@ -195,6 +198,22 @@ pub(crate) struct RecvArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl RecvArgs {
+    /// What clap cannot see: options that do not fit each other.
+    fn check(&self) -> Result<(), String> {
+        let group = self.streams.group;
+        match self.source {
+            Some(_) if !group.is_multicast() => {
+                Err(format!("--source selects a sender to a group, and {group} is none"))
+            }
+            Some(source) if source.is_ipv6() != group.is_ipv6() => {
+                Err(format!("--source {source} and --group {group} are of different families"))
+            }
+            Some(_) | None => self.streams.check(),
+        }
+    }
 }
 
 /// The most sequences a receiver keeps a bitmap for: 512 MiB a stream.

@@ -32,8 +32,7 @@ pub(crate) fn run(args: &RecvArgs) -> Result<bool> {
     let addresses = streams::addresses(&args.streams)?;
     allow_files(addresses.len() as u64 + SPARE_FILES)?;
     let open = |(index, address)| {
-        open_receiver(address, &interface, args.rcvbuf)
-            .with_context(|| format!("stream {}", index + 1))
+        open_receiver(address, &interface, args).with_context(|| format!("stream {}", index + 1))
     };
     let sockets: Vec<Socket> =
         addresses.iter().copied().enumerate().map(open).collect::<Result<_>>()?;

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
-use crate::args::{Checksum, SendArgs};
+use crate::args::{Checksum, RecvArgs, SendArgs};
 
 /// An interface of this network namespace.
 #[derive(Clone, Debug)]
@@ -80,11 +80,11 @@ pub(crate) fn open_sender(args: &SendArgs, interface: &Interface) -> Result<Sock
 pub(crate) fn open_receiver(
     address: SocketAddr,
     interface: &Interface,
-    buffer: u32,
+    args: &RecvArgs,
 ) -> Result<Socket> {
     let socket = open(address.ip(), interface)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("cannot set SO_TIMESTAMPNS")?;
-    let buffer = buffer as usize;
+    let buffer = args.rcvbuf as usize;
     // SO_RCVBUFFORCE ignores net.core.rmem_max but needs CAP_NET_ADMIN.
     if setsockopt(&socket, sockopt::RcvBufForce, &buffer).is_err() {
         socket.set_recv_buffer_size(buffer).context("cannot set --rcvbuf")?;
@@ -97,7 +97,7 @@ pub(crate) fn open_receiver(
     socket.bind(&interface.scope(address).into()).with_context(|| {
         format!("cannot receive on {address}: it must be a multicast group or an address of this host, and the port free")
     })?;
-    join(&socket, address.ip(), interface)
+    join(&socket, address.ip(), args.source, interface)
         .map_err(|error| explain_join(error, address.ip(), interface))?;
     Ok(socket)
 }
@@ -135,20 +135,74 @@ fn open(address: IpAddr, interface: &Interface) -> Result<Socket> {
 }
 
 /// Joins by interface index, so that an interface without an address will do.
-fn join(socket: &Socket, group: IpAddr, interface: &Interface) -> Result<(), Error> {
-    match group {
-        IpAddr::V4(group) if group.is_multicast() => {
+fn join(
+    socket: &Socket,
+    group: IpAddr,
+    source: Option<IpAddr>,
+    interface: &Interface,
+) -> Result<(), Error> {
+    match (group, source) {
+        (_, Some(source)) => {
+            let request = SourceJoin {
+                interface: interface.index,
+                group: Storage::of(group),
+                source: Storage::of(source),
+            };
+            if group.is_ipv4() {
+                socket.set_multicast_all_v4(false)?;
+                setsockopt(socket, JoinSourceV4, &request)?;
+            } else {
+                socket.set_multicast_all_v6(false)?;
+                setsockopt(socket, JoinSourceV6, &request)?;
+            }
+            Ok(())
+        }
+        (IpAddr::V4(group), None) if group.is_multicast() => {
             socket.set_multicast_all_v4(false)?;
             let interface = InterfaceIndexOrAddress::Index(interface.index);
             socket.join_multicast_v4_n(&group, &interface)
         }
-        IpAddr::V6(group) if group.is_multicast() => {
+        (IpAddr::V6(group), None) if group.is_multicast() => {
             socket.set_multicast_all_v6(false)?;
             socket.join_multicast_v6(&group, interface.index)
         }
-        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+        (IpAddr::V4(_) | IpAddr::V6(_), None) => Ok(()),
     }
 }
+
+/// `struct group_source_req` of linux/in.h.
+#[repr(C)]
+#[expect(unreachable_pub, reason = "the options that sockopt_impl makes are pub, and name it")]
+pub struct SourceJoin {
+    interface: u32,
+    group: Storage,
+    source: Storage,
+}
+
+/// `struct sockaddr_storage`, aligned as the kernel has it.
+#[repr(C, align(8))]
+struct Storage([u8; 128]);
+
+impl Storage {
+    fn of(address: IpAddr) -> Self {
+        let mut bytes = [0; 128];
+        // Behind the family stand a port, and in IPv6 a flow label.
+        let family = match address {
+            IpAddr::V4(address) => {
+                bytes[4..8].copy_from_slice(&address.octets());
+                libc::AF_INET
+            }
+            IpAddr::V6(address) => {
+                bytes[8..24].copy_from_slice(&address.octets());
+                libc::AF_INET6
+            }
+        };
+        bytes[..2].copy_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
+        Self(bytes)
+    }
+}
+
+const _: () = assert!(size_of::<SourceJoin>() == size_of::<libc::group_source_req>());
 
 fn explain_join(error: Error, group: IpAddr, interface: &Interface) -> anyhow::Error {
     let name = &interface.name;
@@ -164,6 +218,24 @@ fn explain_join(error: Error, group: IpAddr, interface: &Interface) -> anyhow::E
     };
     anyhow::Error::new(error).context(format!("cannot join {group} on {name}{advice}"))
 }
+
+sockopt_impl!(
+    /// A group from one source, by interface index (ip(7)).
+    JoinSourceV4,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::MCAST_JOIN_SOURCE_GROUP,
+    SourceJoin
+);
+
+sockopt_impl!(
+    /// The same for IPv6.
+    JoinSourceV6,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::MCAST_JOIN_SOURCE_GROUP,
+    SourceJoin
+);
 
 sockopt_impl!(
     /// Send UDP checksum 0 (SO_NO_CHECK, socket(7)).

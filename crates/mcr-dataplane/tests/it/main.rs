@@ -13,6 +13,7 @@ mod membership;
 mod namespace;
 mod netlink;
 mod plane;
+mod random;
 mod tags;
 mod tun;
 mod vectors;

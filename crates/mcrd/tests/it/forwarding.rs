@@ -1,7 +1,5 @@
 //! What goes through the relay, and how it comes out.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use crate::lab::{Lab, Plane, run};
@@ -159,10 +157,7 @@ pub(crate) fn super_packets_stay_whole_and_count_as_their_datagrams(plane: Plane
         let runs = daemon.json(&["status", "--json"])["program"]["runs"].as_u64().unwrap();
         assert!(runs < 500, "{runs} runs: the super-packets were cut before the program");
     }
-    let mut ip = Command::new("ip");
-    ip.args(["-n", &lab.namespace("relay"), "-s", "-j", "link", "show", "dev", "veth2"]);
-    let link: Value = serde_json::from_slice(&run(&mut ip).stdout).unwrap();
-    let sent = link[0]["stats64"]["tx"]["packets"].as_u64().unwrap();
+    let sent = lab.link("relay", "veth2")["stats64"]["tx"]["packets"].as_u64().unwrap();
     assert!(sent < 500, "{sent} frames: the super-packets were cut on their way out");
 }
 

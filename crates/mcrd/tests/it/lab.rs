@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! gen (veth0 10.0.0.1) -- (veth1 10.0.0.2) relay (veth2 10.0.1.1) -- (veth3 10.0.1.2) sink
+//!           fd00::1         fd00::2               fd00:0:0:1::1       fd00:0:0:1::2
 //! ```
 //!
 //! Everything has a name of its own, so tests run side by side; everything is ended by its process
@@ -9,15 +10,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use crate::traffic::{Background, Receiver};
+use crate::traffic::{Background, Capture, Receiver};
 
 /// No test waits longer for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -94,12 +97,19 @@ impl Lab {
         lab.veth(("gen", "veth0", "10.0.0.1/24"), ("relay", "veth1", "10.0.0.2/24"));
         lab.veth(("relay", "veth2", "10.0.1.1/24"), ("sink", "veth3", "10.0.1.2/24"));
         lab.ip("gen", "route add 224.0.0.0/4 dev veth0");
+        for (role, interface, address) in [
+            ("gen", "veth0", "fd00::1/64"),
+            ("relay", "veth1", "fd00::2/64"),
+            ("relay", "veth2", "fd00:0:0:1::1/64"),
+            ("sink", "veth3", "fd00:0:0:1::2/64"),
+        ] {
+            lab.ip(role, &format!("address add {address} dev {interface} nodad"));
+        }
         lab
     }
 
     /// One more namespace.
-    pub(crate) fn add(&mut self, role: &'static str) {
-        self.roles.push(role);
+    pub(crate) fn add(&self, role: &str) {
         run(Command::new("ip").args(["netns", "add", &self.namespace(role)]));
         self.ip(role, "link set lo up");
     }
@@ -126,6 +136,20 @@ impl Lab {
         String::from_utf8_lossy(&run(&mut ip).stdout).contains("state UP")
     }
 
+    /// Whether a bridge port has got as far as to forward.
+    pub(crate) fn bridge_port_forwards(&self, role: &str, port: &str) -> bool {
+        let mut ip = Command::new("ip");
+        ip.args(["-n", &self.namespace(role), "-d", "-o", "link", "show", "dev", port]);
+        String::from_utf8_lossy(&run(&mut ip).stdout).contains("state forwarding")
+    }
+
+    /// What `ip` shows of an interface, with its counters.
+    pub(crate) fn link(&self, role: &str, interface: &str) -> Value {
+        let mut ip = Command::new("ip");
+        ip.args(["-n", &self.namespace(role), "-s", "-j", "link", "show", "dev", interface]);
+        serde_json::from_slice::<Value>(&run(&mut ip).stdout).unwrap()[0].clone()
+    }
+
     pub(crate) fn namespace(&self, role: &str) -> String {
         format!("{}-{role}", self.name)
     }
@@ -134,6 +158,31 @@ impl Lab {
     pub(crate) fn ip(&self, role: &str, arguments: &str) {
         let arguments = arguments.split_whitespace();
         run(Command::new("ip").args(["-n", &self.namespace(role)]).args(arguments));
+    }
+
+    /// A setting of the kernel for a namespace: its path below /proc/sys, and the value.
+    pub(crate) fn sysctl(&self, role: &str, path: &str, value: &str) {
+        let write = format!("echo {value} > /proc/sys/{path}");
+        run(self.command(role, "sh").args(["-c", &write]));
+    }
+
+    /// A file of /proc as a namespace has it.
+    pub(crate) fn read(&self, role: &str, path: &str) -> String {
+        String::from_utf8(run(self.command(role, "cat").arg(path)).stdout).unwrap()
+    }
+
+    /// Runs something in a namespace, on a thread of its own.
+    pub(crate) fn inside<T: Send>(&self, role: &str, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.namespace(role));
+        std::thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                let namespace = File::open(path).unwrap();
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), network).unwrap();
+                work()
+            });
+            entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// A command in a namespace. Not by `ip netns exec`, which hides the host's /sys/fs/bpf.
@@ -201,6 +250,20 @@ impl Lab {
         Receiver::start(command, path)
     }
 
+    /// What `tcpdump` says of the first packets on an interface that a filter takes.
+    pub(crate) fn capture(&self, role: &str, interface: &str, count: u32, filter: &str) -> Capture {
+        let mut command = self.command(role, "timeout");
+        let seconds = DEADLINE.as_secs().to_string();
+        // Short, so that many wait for room in its buffer; to a file, since nobody reads a pipe.
+        command.args([&seconds, "tcpdump", "-i", interface, "-nn", "-vv", "--immediate-mode"]);
+        command.args(["-s", "256", "-c", &count.to_string()]).args(filter.split(' '));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.path().join(format!("capture-{number}"));
+        let capture = Background::capture(command.stdout(File::create(&path).unwrap()));
+        Capture(capture, path)
+    }
+
     /// Sends from a namespace; returns the sender's report.
     pub(crate) fn send_from(&self, role: &str, arguments: &str) -> Value {
         let mut command = self.command(role, sibling("mcrgen"));
@@ -223,8 +286,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for role in &self.roles {
-            let name = self.namespace(role);
+        let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        for name in names.filter(|name| name.starts_with(&self.namespace(""))) {
             // A process that is still in it would keep it alive unseen.
             let pids = Command::new("ip").args(["netns", "pids", &name]).output();
             let pids = pids.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -294,6 +358,24 @@ impl Daemon {
     /// The counters of a rule.
     pub(crate) fn stats(&self, name: &str) -> Value {
         self.json(&["stats", name, "--json"])["rules"][0].clone()
+    }
+
+    /// What an interface has passed on for a reason, once it is this much.
+    pub(crate) fn passed(&self, interface: &str, reason: &str, packets: u64) -> u64 {
+        let mut passed = 0;
+        wait_for(&format!("{packets} packets passed on, {reason}"), || {
+            let status = self.json(&["status", "--json"]);
+            let mut interfaces = status["interfaces"].as_array().unwrap().iter();
+            let here = interfaces.find(|found| found["name"] == interface).unwrap();
+            passed = here["passed"][reason].as_u64().unwrap_or_default();
+            passed >= packets
+        });
+        passed
+    }
+
+    /// Waits until a rule is in a state.
+    pub(crate) fn wait_state(&self, name: &str, state: &str) {
+        wait_for(&format!("{name} {state}\n{}", self.log()), || self.state(name).0 == state);
     }
 
     /// The counters of a rule that has received this many packets: a worker may count a moment

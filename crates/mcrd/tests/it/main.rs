@@ -4,19 +4,27 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod changes;
+mod circles;
 mod control;
 mod daemon;
 mod forwarding;
+mod fragments;
 mod hook;
+mod ipv6;
 mod lab;
+mod late;
 mod load;
 mod peers;
 mod promises;
+mod ranges;
+mod rate;
 mod refusals;
 mod rings;
 mod scaling;
+mod sources;
 mod start;
 mod table;
 mod takeover;
 mod traffic;
+mod unicast;
 mod workers;

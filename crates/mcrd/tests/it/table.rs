@@ -68,6 +68,9 @@ behaviours! {
                 the_other_streams_and_outputs_notice_nothing,
                 a_new_output_counts_since_it_exists,
                 the_reply_comes_after_the_data_plane_has_the_change;
+            circles:
+                what_comes_back_through_a_switch_is_own,
+                a_circle_through_a_second_relay_ends_by_ttl;
             daemon:
                 a_broken_link_keeps_its_own_rule_down,
                 a_reload_reconciles_the_files_and_nothing_else,
@@ -93,6 +96,27 @@ behaviours! {
                 checksums_survive_with_offload_without_it_and_without_checksum,
                 what_is_larger_than_the_mtu_of_one_output_is_counted_there_and_goes_out_elsewhere,
                 an_interface_that_goes_down_takes_only_its_own_output_with_it;
+            fragments:
+                large_datagrams_come_out_as_they_came_in,
+                large_datagrams_go_to_a_host,
+                streams_of_two_senders_to_one_host_never_mix,
+                two_senders_to_one_group_never_mix,
+                what_cannot_be_matched_is_counted,
+                fragments_larger_than_the_mtu_are_counted,
+                a_datagram_is_dropped_whole;
+            ipv6:
+                a_stream_goes_through_and_its_group_is_joined,
+                every_output_has_a_rewrite_of_its_own,
+                super_packets_stay_whole_and_count_as_their_datagrams,
+                checksums_survive_with_offload_and_without_it,
+                what_has_an_address_that_an_output_sends_from_is_own,
+                a_listener_on_the_relay_host_is_still_served,
+                what_is_larger_than_the_mtu_of_one_output_is_counted_there,
+                it_is_sent_from_the_stable_address;
+            late:
+                add_with_wait_takes_what_comes_later,
+                an_interface_that_comes_is_used_within_a_second,
+                wait_does_not_take_what_the_text_shows_wrong;
             load:
                 jumbo_frames_go_through,
                 a_zero_checksum_stays_zero,
@@ -109,6 +133,18 @@ behaviours! {
                 an_output_that_is_lost_leaves_no_group_and_no_packet_uncounted,
                 metrics_say_what_the_counters_say,
                 a_storm_of_interface_changes_harms_nothing;
+            ranges:
+                groups_are_mapped_one_to_one,
+                ports_are_mapped_one_to_one,
+                groups_and_ports_are_mapped_together,
+                ranges_of_ipv6_are_mapped,
+                a_large_range_needs_no_joins,
+                an_exact_rule_wins_over_a_range_and_gives_back,
+                ranges_that_overlap_are_refused;
+            rate:
+                what_is_more_than_the_rate_is_dropped_and_counted,
+                super_packets_are_held_to_the_rate,
+                the_others_have_their_own_rate;
             refusals:
                 add_refuses_with_a_message_and_a_hint,
                 files_are_refused_with_their_place,
@@ -116,10 +152,29 @@ behaviours! {
                 clients_that_send_too_much_or_too_little_harm_nobody,
                 a_join_that_the_kernel_refuses_names_the_sysctl,
                 a_second_daemon_of_the_instance_is_refused;
+            sources:
+                only_the_named_source_is_relayed,
+                two_dozen_sources_work,
+                two_rules_take_one_group_and_port_from_different_sources,
+                outputs_are_sent_from_what_they_name,
+                a_receiver_of_one_source_gets_an_output_with_that_source,
+                a_new_primary_address_is_followed_and_logged,
+                without_a_join_what_comes_is_relayed;
             start:
                 the_status_names_the_plane,
                 the_socket_of_a_dead_daemon_is_replaced,
                 a_signal_at_any_moment_of_the_start_leaves_nothing;
+            unicast:
+                a_stream_goes_to_a_host_on_the_network,
+                a_stream_goes_to_a_host_behind_a_router,
+                a_change_of_the_route_is_followed,
+                an_unreachable_output_is_counted_and_delays_nobody,
+                a_neighbour_that_appears_later_is_used,
+                nobody_tells_the_sender_that_the_port_is_closed,
+                an_application_on_the_port_is_still_served,
+                from_unicast_to_a_group_and_back,
+                super_packets_go_from_host_to_host,
+                a_range_of_ports_goes_to_a_host;
         }
         ebpf: {
             hook:

@@ -99,3 +99,14 @@ impl Drop for Background {
         }
     }
 }
+
+/// A running `tcpdump` that ends by itself when it has what it wants.
+pub(crate) struct Capture(pub(crate) Background, pub(crate) PathBuf);
+
+impl Capture {
+    /// Its text, once it has all.
+    pub(crate) fn text(mut self) -> String {
+        let _ = self.0.0.take().unwrap().wait_with_output().unwrap();
+        fs::read_to_string(self.1).unwrap()
+    }
+}

@@ -153,6 +153,23 @@ fn ipv6_unicast_and_large_datagrams_arrive() {
 }
 
 #[test]
+fn a_source_selects_one_sender() {
+    let Some(network) = Network::new() else { return };
+    for (group, source, other) in
+        [("232.1.1.1", "10.99.0.1", "10.99.0.9"), ("ff3e::8000:1", "fd99::1", "fd99::9")]
+    {
+        let flow = format!("--group {group} --port 5001");
+        let other = network.recv(&format!("{flow} --source {other}"));
+        let receiver = network.recv(&format!("{flow} --source {source} --expect 50"));
+        let sender = network.send(&format!("{flow} --count 50"));
+        assert_eq!(sender.code, Some(0), "{sender:?}");
+        assert_eq!(receiver.finish().counts(FAULTS), [0; 5], "{source}");
+        kill(Pid::from_raw(other.id() as i32), Signal::SIGINT).expect("it runs");
+        assert_eq!(other.finish().counts(["received", "foreign"]), [0, 0], "{flow}");
+    }
+}
+
+#[test]
 fn a_duration_ends_the_sender_and_idle_the_receiver() {
     let Some(network) = Network::new() else { return };
     let receiver = network.recv(&format!("{G} --idle 100ms"));

@@ -23,6 +23,8 @@ fn wrong_command_lines_exit_2() {
         ("send --interface lo --group 239.255.255.254 --port 1 --streams 2", "stream 2"),
         ("recv --interface lo --group 239.1.1.1 --port 65535 --streams 2", "stream 2"),
         ("recv --interface lo --group 239.1.1.1 --port 1 --expect 0", "--expect"),
+        ("recv --interface lo --group 10.1.1.1 --port 1 --source 10.1.1.2", "is none"),
+        ("recv --interface lo --group 232.1.1.1 --port 1 --source fd00::1", "families"),
     ];
     for (options, expected) in table {
         let finished = mcrgen(options);
