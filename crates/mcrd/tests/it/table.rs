@@ -19,17 +19,22 @@ macro_rules! behaviours {
         }
     };
     (@every $plane:ident {
-        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt
+        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt switch: $switch:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
     (@ebpf $plane:ident {
-        every: $every:tt ebpf: $modules:tt packet: $packet:tt
+        every: $every:tt ebpf: $modules:tt packet: $packet:tt switch: $switch:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
     (@packet $plane:ident {
-        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt
+        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt switch: $switch:tt
+    }) => {
+        behaviours!(@part $plane $modules);
+    };
+    (@switch $plane:ident {
+        every: $every:tt ebpf: $ebpf:tt packet: $packet:tt switch: $modules:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
@@ -52,9 +57,9 @@ macro_rules! behaviours {
 
 behaviours! {
     planes: {
-        tcx: Tcx [every ebpf],
+        tcx: Tcx [every ebpf switch],
         clsact: Clsact [every ebpf],
-        packet: Packet [every packet],
+        packet: Packet [every packet switch],
     }
     parts: {
         every: {
@@ -88,6 +93,24 @@ behaviours! {
                 checksums_survive_with_offload_without_it_and_without_checksum,
                 what_is_larger_than_the_mtu_of_one_output_is_counted_there_and_goes_out_elsewhere,
                 an_interface_that_goes_down_takes_only_its_own_output_with_it;
+            interfaces:
+                rules_of_a_file_wait_for_their_interface_whenever_it_comes,
+                what_is_added_with_wait_may_come_before_its_interfaces,
+                a_changed_address_is_sent_from_and_logged,
+                an_ipv6_address_that_comes_late_is_waited_for,
+                interfaces_that_go_down_and_up_or_away_and_back_are_used_again,
+                routes_and_neighbours_that_come_later_are_used;
+            links:
+                a_bridge_is_received_from_and_sent_to,
+                a_macvlan_is_received_from_and_sent_to,
+                loopback_is_received_from,
+                loopback_is_sent_to_with_a_kept_source,
+                tagged_frames_are_never_of_the_trunk,
+                a_vlan_interface_is_received_from_and_sent_to,
+                a_bond_is_received_from_and_sent_to,
+                a_gre_tunnel_is_received_from_and_sent_to,
+                jumbo_frames_of_ipv6_go_through,
+                a_smaller_mtu_on_the_way_out_is_warned_of_and_counted;
             load:
                 jumbo_frames_go_through,
                 a_zero_checksum_stays_zero,
@@ -115,6 +138,11 @@ behaviours! {
                 the_status_names_the_plane,
                 the_socket_of_a_dead_daemon_is_replaced,
                 a_signal_at_any_moment_of_the_start_leaves_nothing;
+            tunnels:
+                from_ethernet_into_a_tun,
+                from_a_tun_to_ethernet,
+                from_a_tun_into_a_tun,
+                the_host_gets_what_came_by_a_tun_untouched;
         }
         ebpf: {
             hook:
@@ -144,6 +172,14 @@ behaviours! {
                 a_start_that_gets_no_worker_to_run_is_refused,
                 without_the_capability_for_raw_sockets_it_names_it,
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
+        }
+        switch: {
+            snooping:
+                a_stream_comes_as_long_as_it_is_joined_by_igmp_2_and_mld_1,
+                a_stream_comes_as_long_as_it_is_joined_by_igmp_3_and_mld_2,
+                sources_that_are_joined_come_and_others_do_not,
+                a_thousand_joins_at_once_all_arrive_by_igmp_2_and_mld_1,
+                a_thousand_joins_at_once_all_arrive_by_igmp_3_and_mld_2;
         }
     }
 }
