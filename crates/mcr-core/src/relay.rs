@@ -139,6 +139,8 @@ struct Running {
 struct RunningOutput {
     id: OutputId,
     since: Instant,
+    /// The address that it was last sent from, also while there is none to send from.
+    sent_from: Option<IpAddr>,
 }
 
 /// Why a rule does not run, or not on all outputs.

@@ -3,6 +3,7 @@
 //! Either is a socket that receives nothing. No packet is ever queued on those that join, since they
 //! are bound to no port, and those that hold a port drop everything.
 
+mod filters;
 mod groups;
 mod ports;
 mod refusals;
@@ -63,6 +64,31 @@ impl JoinSockets {
         match claim {
             Claim::Group(membership) => self.pool(membership).leave(membership),
             Claim::Port(address) => self.ports.give_up(address),
+        }
+    }
+
+    /// Joins again what the kernel has forgotten. To be called when an interface may have been down:
+    /// it comes up with its groups, and without their sources, for which it no longer asks then.
+    pub fn join_again(&mut self) {
+        if self.pools.iter().all(|pool| pool.sourced().next().is_none()) {
+            return;
+        }
+        let known = match filters::read() {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(%error, "sources not read; streams of an interface that was down may stay away");
+                return;
+            }
+        };
+        for pool in &mut self.pools {
+            let lost: Vec<_> = pool.sourced().filter(|held| !known.contains(held)).collect();
+            // All of a group first: the last source takes it along.
+            lost.iter().for_each(|membership| pool.leave(*membership));
+            for membership in lost {
+                if let Err(refusal) = pool.join(membership) {
+                    tracing::warn!(%refusal, "not joined again");
+                }
+            }
         }
     }
 

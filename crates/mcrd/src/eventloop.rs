@@ -152,7 +152,10 @@ impl<P: DataPlane> Daemon<P> {
                     Err(refusal) => tracing::error!(%refusal, "reload refused"),
                 },
                 Event::Links => match sources.links(&self.relay.route_queries()).await {
-                    Ok(links) => self.relay.handle_links(links, Instant::now()),
+                    Ok(links) => {
+                        self.memberships.join_again();
+                        self.relay.handle_links(links, Instant::now());
+                    }
                     Err(error) => tracing::error!(%error, "interfaces not read"),
                 },
                 Event::Command(command) => self.command(command, sources).await,

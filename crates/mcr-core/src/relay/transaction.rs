@@ -207,7 +207,7 @@ impl Relay {
             outputs.push(known.remove(&output.to.to_string()).unwrap_or_else(|| {
                 let id = OutputId(self.output_ids.allocate());
                 transaction.fresh_outputs.push(id);
-                RunningOutput { id, since: now }
+                RunningOutput { id, since: now, sent_from: None }
             }));
         }
         let mut running = match old {

@@ -96,6 +96,11 @@ impl Pool {
         self.close_empty(id);
     }
 
+    /// What is joined from named sources.
+    pub(super) fn sourced(&self) -> impl Iterator<Item = Membership> {
+        self.held.keys().filter(|membership| membership.source.is_some()).copied()
+    }
+
     pub(super) fn sockets(&self) -> usize {
         self.sockets.len()
     }

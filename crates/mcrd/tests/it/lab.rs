@@ -80,7 +80,6 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) struct Lab {
     pub(crate) plane: Plane,
     pub(crate) name: String,
-    roles: Vec<&'static str>,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -90,7 +89,7 @@ impl Lab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcrt-{}-{number}", std::process::id());
-        let mut lab = Self { plane, name, roles: vec![], folder: tempfile::tempdir().unwrap() };
+        let lab = Self { plane, name, folder: tempfile::tempdir().unwrap() };
         for role in ["gen", "relay", "sink"] {
             lab.add(role);
         }
