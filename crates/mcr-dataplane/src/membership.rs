@@ -16,8 +16,8 @@ use groups::Pool;
 pub use ports::HELD_MARK;
 use ports::Ports;
 
-/// Joins at once.
-const BURST: usize = 500;
+/// Joins at once, where each is a packet.
+const BURST: usize = 200;
 /// Two ticks of a kernel with HZ=100.
 const BETWEEN_BURSTS: Duration = Duration::from_millis(20);
 
@@ -41,12 +41,15 @@ impl JoinSockets {
 
     /// The same for many, in bursts that a network can take.
     ///
-    /// Under IGMPv2 each group is a packet of its own, and the kernel sends the first ones of all in
+    /// Before IGMPv3 each group is a packet of its own, and the kernel sends the first ones of all in
     /// one tick of its clock (`IGMP_INITIAL_REPORT_DELAY`), before it delivers any: a veth pair drops
-    /// what is more than `net.core.netdev_max_backlog`, 1,000 by default.
+    /// what is more than `net.core.netdev_max_backlog`, 1,000 by default. IGMPv3 and MLDv2 need few
+    /// packets, and MLDv1 sends while it joins.
     pub async fn join_all(&mut self, claims: Vec<Claim>) -> Vec<(Claim, Result<(), Refusal>)> {
+        let at_once =
+            if claims.len() > BURST && groups::is_igmp_old() { BURST } else { usize::MAX };
         let mut results = Vec::with_capacity(claims.len());
-        for burst in claims.chunks(BURST) {
+        for burst in claims.chunks(at_once) {
             if !results.is_empty() {
                 tokio::time::sleep(BETWEEN_BURSTS).await;
             }
