@@ -632,32 +632,17 @@ fn sources_that_are_added_to_a_rule_touch_no_other_membership() {
     world.add(from("bb", "10.0.0.2", "232.1.1.1"));
     world.add(rule("ccc", "232.1.1.1:6000@eth0", &["239.2.1.9@eth1"]));
     assert_eq!(world.joined.len(), 3, "by source and for any");
-    let joined = |world: &World| {
-        let joins = world.did.iter().filter_map(|action| match action {
-            Action::Join(claims) => Some(claims.len()),
-            _ => None,
-        });
-        joins.sum::<usize>()
-    };
     world.request(put(from("a", "10.0.0.1,10.0.0.3,10.0.0.4", "232.1.1.1"))).unwrap();
-    assert_eq!((joined(&world), world.joined.len()), (2, 5));
-    assert!(!world.did.iter().any(|action| matches!(action, Action::Leave(_))));
+    assert_eq!((world.joins(), world.joined.len()), (2, 5));
+    assert_eq!(world.leaves(), 0);
     // The source moves from one rule to the other.
     let moved = vec![
         replace("a", from("a", "10.0.0.1,10.0.0.2", "232.1.1.1")),
         replace("bb", from("bb", "10.0.0.3", "232.1.1.1")),
     ];
     world.steps(moved).unwrap();
-    assert_eq!((joined(&world), world.joined.len()), (0, 4));
-    let left: Vec<usize> = world
-        .did
-        .iter()
-        .map(|a| match a {
-            Action::Leave(claims) => claims.len(),
-            _ => 0,
-        })
-        .collect();
-    assert_eq!(left.iter().sum::<usize>(), 1, "10.0.0.4 alone");
+    assert_eq!((world.joins(), world.joined.len()), (0, 4));
+    assert_eq!(world.leaves(), 1, "10.0.0.4 alone");
 }
 
 #[test]

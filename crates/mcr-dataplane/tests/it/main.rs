@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 #![allow(unsafe_code, reason = "namespaces and raw sockets; every block says why it holds")]
 
+mod bare;
 mod foreign;
 mod maps;
 mod namespace;
 mod plane;
 mod tags;
+mod tun;
 mod vectors;
