@@ -70,8 +70,7 @@ fn a_packet_says_what_its_headers_say() {
 #[test]
 fn extension_headers_are_walked_up_to_the_payload() {
     let eight = |number| options(number, 8);
-    type Case = (Vec<Header>, u8, Option<(usize, u8)>);
-    let cases: [Case; 13] = [
+    let cases = [
         (vec![eight(HOP_BY_HOP)], 17, Some((48, 17))),
         (vec![eight(ROUTING)], 17, Some((48, 17))),
         (vec![eight(DESTINATION)], 17, Some((48, 17))),
