@@ -527,7 +527,9 @@ fn a_moved_source_address_is_followed_and_noted() {
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
     assert_eq!(world.notes(), [""; 0]);
     // An address that is deleted before the other is added is followed by it all the same.
-    world.link(|links| drop(links.get_mut(&eth1).unwrap().addresses.remove(0)));
+    world.link(|links| {
+        links.get_mut(&eth1).unwrap().addresses.remove(0);
+    });
     assert_eq!(world.notes(), [""; 0]);
     world.link(|links| links.get_mut(&eth1).unwrap().addresses.push(address("10.1.0.9")));
     let note = "a: what goes to 225.1.1.1 is sent from 10.1.0.9, and no more from 10.1.0.77";
