@@ -9,7 +9,7 @@ build:
 
 # 150 streams through three network namespaces; needs root.
 demo: build
-	scripts/setup.sh test
+	scripts/setup.sh demo
 	scripts/demo.sh
 
 # All tests; those of the data plane need root.
@@ -27,7 +27,7 @@ lint:
 # Measures, and asserts nothing; needs root and a quiet machine. First the scaling test against socat
 # in short, then what the planes cost.
 bench: build
-	scripts/setup.sh test
+	scripts/setup.sh demo
 	STREAM_COUNTS="1 20 150" PER_STREAM_PACKETS=2000 tests/performance/multi_stream_scaling.sh
 	bench/run.sh
 

@@ -3,13 +3,15 @@
 # are there.
 #
 #   scripts/setup.sh build    to compile: clang and headers for the eBPF program, a C linker
-#   scripts/setup.sh test     to run tests, demo and benchmarks as well: namespaces, tc, tables
+#   scripts/setup.sh demo     to run demo and benchmarks as well: namespaces, tc, tables
+#   scripts/setup.sh test     to run the tests too: programs of others that send and receive
 #   scripts/setup.sh lint     to check shell scripts as well
 #   scripts/setup.sh audit    cargo-deny
 set -euo pipefail
 
-purpose=${1:?usage: setup.sh build|test|lint|audit}
+purpose=${1:?usage: setup.sh build|demo|test|lint|audit}
 packages=(clang gcc libbpf-dev linux-libc-dev make)
+demo=(curl ethtool iproute2 jq procps socat tcpdump util-linux)
 
 if ! command -v cargo >/dev/null; then
     echo "setup: Rust is missing: install it with rustup, then run this again" >&2
@@ -17,7 +19,8 @@ if ! command -v cargo >/dev/null; then
 fi
 case $purpose in
 build) ;;
-test) packages+=(curl ethtool iproute2 jq procps socat tcpdump util-linux) ;;
+demo) packages+=("${demo[@]}") ;;
+test) packages+=("${demo[@]}" ffmpeg iperf mgen smcroute tcpreplay) ;;
 lint) packages+=(shellcheck) ;;
 audit)
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
@@ -47,5 +50,16 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "setup: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+# smcroute would start its daemon, here and at every boot, and make this host a multicast router: the
+# tests start one of their own, in a namespace. A policy that the host has is left as it is.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+if [[ " ${missing[*]} " = *" smcroute "* ]]; then
+    update-rc.d smcroute disable >/dev/null
+fi

@@ -139,6 +139,8 @@ struct Running {
 struct RunningOutput {
     id: OutputId,
     since: Instant,
+    /// The address that it was last sent from, also while there is none to send from.
+    sent_from: Option<IpAddr>,
 }
 
 /// Why a rule does not run, or not on all outputs.
@@ -146,6 +148,8 @@ struct RunningOutput {
 enum Problem {
     /// For the machine to change.
     Waiting(Refusal),
+    /// For what the kernel is looking for: mostly a moment.
+    Sought(Refusal),
     /// For the next try.
     Failed(Refusal),
 }

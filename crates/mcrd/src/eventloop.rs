@@ -57,6 +57,9 @@ pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
 }
 
+/// A rule, and why it does not run.
+type Problem = (RuleKey, String);
+
 /// Everything that the loop owns.
 struct Daemon<P> {
     instance: Instance,
@@ -70,7 +73,9 @@ struct Daemon<P> {
     memberships: JoinSockets,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
-    problems: BTreeSet<(RuleKey, String)>,
+    problems: BTreeSet<Problem>,
+    /// Those at the last tick that could have passed since.
+    passing: BTreeSet<Problem>,
     started: SystemTime,
     boot_id: String,
 }
@@ -109,6 +114,7 @@ pub(crate) async fn run(
         replies: BTreeMap::new(),
         next_request: 0,
         problems: BTreeSet::new(),
+        passing: BTreeSet::new(),
         started,
     };
     daemon.relay.handle_links(sources.links(&BTreeSet::new()).await?, Instant::now());
@@ -146,7 +152,10 @@ impl<P: DataPlane> Daemon<P> {
                     Err(refusal) => tracing::error!(%refusal, "reload refused"),
                 },
                 Event::Links => match sources.links(&self.relay.route_queries()).await {
-                    Ok(links) => self.relay.handle_links(links, Instant::now()),
+                    Ok(links) => {
+                        self.memberships.join_again();
+                        self.relay.handle_links(links, Instant::now());
+                    }
                     Err(error) => tracing::error!(%error, "interfaces not read"),
                 },
                 Event::Command(command) => self.command(command, sources).await,
@@ -154,6 +163,8 @@ impl<P: DataPlane> Daemon<P> {
                     self.read_counters();
                     self.memberships.bind_again();
                     self.relay.handle_timeout(Instant::now());
+                    self.log_problems();
+                    self.passing = self.relay.problems().into_keys().collect();
                 }
             }
             self.act(sources).await;
@@ -274,12 +285,18 @@ impl<P: DataPlane> Daemon<P> {
         }
     }
 
+    /// What may pass in a moment is told when it is still so at the next look.
     fn log_problems(&mut self) {
-        let problems = self.relay.problems();
+        let all = self.relay.problems();
+        let lasts =
+            |problem: &Problem| self.passing.contains(problem) || self.problems.contains(problem);
+        let told = |(problem, passing): (&Problem, &bool)| !passing || lasts(problem);
+        let problems: BTreeSet<Problem> =
+            all.iter().filter(|pair| told(*pair)).map(|(problem, _)| problem.clone()).collect();
         for (rule, problem) in problems.difference(&self.problems) {
             tracing::warn!(%rule, "{problem}");
         }
-        let still: BTreeSet<&RuleKey> = problems.iter().map(|(rule, _)| rule).collect();
+        let still: BTreeSet<&RuleKey> = all.keys().map(|(rule, _)| rule).collect();
         for (rule, _) in self.problems.iter().filter(|(rule, _)| !still.contains(rule)) {
             tracing::info!(%rule, "runs, or is gone");
         }

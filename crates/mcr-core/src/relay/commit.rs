@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::transaction::Transaction;
-use super::{Problem, RETRY, Relay, Running};
+use super::{Problem, RETRY, Relay, Running, RunningOutput};
 use crate::action::{
     Action, Claim, OutputCounters, OutputId, PlaneChange, PlaneRule, RuleCounters, RuleId,
 };
@@ -30,8 +30,9 @@ impl Relay {
             old.extend(self.running.remove(&key));
             let mut running = next.running;
             running.claims = next.plane.as_ref().map(|_| next.claims).unwrap_or_default();
-            if let (Some(before), Some(after)) = (&running.installed, &next.plane) {
-                self.actions.extend(moved_sources(&key, before, after).map(Action::Note));
+            if let Some(plane) = &next.plane {
+                let notes = moved_sources(&key, &mut running.outputs, plane);
+                self.actions.extend(notes.map(Action::Note));
             }
             running.installed = next.plane;
             self.running.insert(key, running);
@@ -160,16 +161,16 @@ impl Relay {
     }
 }
 
-/// An output of the same id that sends from another address than before.
+/// What is sent from another address than before, be it after a time without any.
 fn moved_sources(
     key: &RuleKey,
-    before: &PlaneRule,
-    after: &PlaneRule,
+    outputs: &mut [RunningOutput],
+    plane: &PlaneRule,
 ) -> impl Iterator<Item = String> {
-    let same = |output: &OutputId| after.outputs.iter().find(|after| after.id == *output);
-    before.outputs.iter().filter_map(move |before| {
-        let (was, is) = (before.source?, same(&before.id)?.source?);
-        let to = before.destination;
+    outputs.iter_mut().zip(&plane.outputs).filter_map(move |(output, plane)| {
+        let is = plane.source?;
+        let was = output.sent_from.replace(is)?;
+        let to = plane.destination;
         (was != is)
             .then(|| format!("{key}: what goes to {to} is sent from {is}, and no more from {was}"))
     })

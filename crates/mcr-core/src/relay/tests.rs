@@ -526,6 +526,14 @@ fn a_moved_source_address_is_followed_and_noted() {
     assert_eq!(world.notes(), [note]);
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
     assert_eq!(world.notes(), [""; 0]);
+    // An address that is deleted before the other is added is followed by it all the same.
+    world.link(|links| {
+        links.get_mut(&eth1).unwrap().addresses.remove(0);
+    });
+    assert_eq!(world.notes(), [""; 0]);
+    world.link(|links| links.get_mut(&eth1).unwrap().addresses.push(address("10.1.0.9")));
+    let note = "a: what goes to 225.1.1.1 is sent from 10.1.0.9, and no more from 10.1.0.77";
+    assert_eq!(world.notes(), [note]);
 }
 
 #[test]
@@ -632,22 +640,17 @@ fn sources_that_are_added_to_a_rule_touch_no_other_membership() {
     world.add(from("bb", "10.0.0.2", "232.1.1.1"));
     world.add(rule("ccc", "232.1.1.1:6000@eth0", &["239.2.1.9@eth1"]));
     assert_eq!(world.joined.len(), 3, "by source and for any");
-    let joined = |world: &World| {
-        let count = |a: &Action| if let Action::Join(claims) = a { claims.len() } else { 0 };
-        world.did.iter().map(count).sum::<usize>()
-    };
     world.request(put(from("a", "10.0.0.1,10.0.0.3,10.0.0.4", "232.1.1.1"))).unwrap();
-    assert_eq!((joined(&world), world.joined.len()), (2, 5));
-    assert!(!world.did.iter().any(|action| matches!(action, Action::Leave(_))));
+    assert_eq!((world.joins(), world.joined.len()), (2, 5));
+    assert_eq!(world.leaves(), 0);
     // The source moves from one rule to the other.
     let moved = vec![
         replace("a", from("a", "10.0.0.1,10.0.0.2", "232.1.1.1")),
         replace("bb", from("bb", "10.0.0.3", "232.1.1.1")),
     ];
     world.steps(moved).unwrap();
-    assert_eq!((joined(&world), world.joined.len()), (0, 4));
-    let left = |a: &Action| if let Action::Leave(claims) = a { claims.len() } else { 0 };
-    assert_eq!(world.did.iter().map(left).sum::<usize>(), 1, "10.0.0.4 alone");
+    assert_eq!((world.joins(), world.joined.len()), (0, 4));
+    assert_eq!(world.leaves(), 1, "10.0.0.4 alone");
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub(super) struct Next {
     pub(super) running: Running,
     pub(super) plane: Option<PlaneRule>,
     pub(super) claims: Arc<[Claim]>,
-    pub(super) missing: Option<Refusal>,
+    pub(super) missing: Option<Problem>,
     pub(super) failed: Option<Refusal>,
 }
 
@@ -207,7 +207,7 @@ impl Relay {
             outputs.push(known.remove(&output.to.to_string()).unwrap_or_else(|| {
                 let id = OutputId(self.output_ids.allocate());
                 transaction.fresh_outputs.push(id);
-                RunningOutput { id, since: now }
+                RunningOutput { id, since: now, sent_from: None }
             }));
         }
         let mut running = match old {
@@ -233,7 +233,11 @@ impl Relay {
         let mut next = Next { running, plane: None, claims, missing: None, failed: None };
         if rule.enabled {
             let resolved = resolve(rule, &self.links);
-            next.missing = resolved.missing.into_iter().next().map(|missing| missing.refusal);
+            // What will not pass by itself is told first.
+            let missing = resolved.missing.into_iter().min_by_key(|missing| missing.sought);
+            next.missing = missing.map(|Missing { refusal, sought, .. }| {
+                if sought { Problem::Sought(refusal) } else { Problem::Waiting(refusal) }
+            });
             next.running.next_hops = resolved.next_hops;
             next.claims = resolved.claims;
             next.plane = resolved.plane.map(|mut plane| {
@@ -245,7 +249,7 @@ impl Relay {
             });
             if let Err(circle) = self.table.refuse_circle(&rule.key(), rule, &self.links) {
                 (next.plane, next.claims) = (None, Arc::default());
-                next.missing = Some(circle);
+                next.missing = Some(Problem::Waiting(circle));
             }
         }
         next
@@ -285,7 +289,7 @@ impl Relay {
                 next.plane = None;
             }
             let failed = next.failed.clone().map(Problem::Failed);
-            next.running.problem = failed.or_else(|| next.missing.clone().map(Problem::Waiting));
+            next.running.problem = failed.or_else(|| next.missing.clone());
             match (&next.plane, &next.running.installed) {
                 (Some(plane), installed) if installed.as_ref() != Some(plane) => {
                     change.install.push(plane.clone());

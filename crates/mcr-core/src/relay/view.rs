@@ -143,11 +143,13 @@ impl Relay {
         states
     }
 
-    /// Each rule with why it does not run, or not on all outputs.
-    pub fn problems(&self) -> BTreeSet<(RuleKey, String)> {
+    /// Each rule with why it does not run, or not on all outputs, and whether that may pass in a
+    /// moment.
+    pub fn problems(&self) -> BTreeMap<(RuleKey, String), bool> {
         let text = |(key, running): (&RuleKey, &Running)| match running.problem.as_ref()? {
-            Problem::Waiting(r) => Some((key.clone(), format!("waiting: {r}"))),
-            Problem::Failed(r) => Some((key.clone(), format!("failed: {r}"))),
+            Problem::Waiting(r) => Some(((key.clone(), format!("waiting: {r}")), false)),
+            Problem::Sought(r) => Some(((key.clone(), format!("waiting: {r}")), true)),
+            Problem::Failed(r) => Some(((key.clone(), format!("failed: {r}")), false)),
         };
         self.running.iter().filter_map(text).collect()
     }
@@ -223,7 +225,9 @@ fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) 
     let recent = |at: Instant| now.monotonic.saturating_duration_since(at) <= FORWARDING;
     match &running.problem {
         _ if !entry.rule.enabled => (State::Disabled, None),
-        Some(Problem::Waiting(refusal)) => (State::Waiting, Some(refusal.to_string())),
+        Some(Problem::Waiting(refusal) | Problem::Sought(refusal)) => {
+            (State::Waiting, Some(refusal.to_string()))
+        }
         Some(Problem::Failed(refusal)) => (State::Failed, Some(refusal.to_string())),
         None if running.activity.last_packet.is_some_and(recent) => (State::Forwarding, None),
         None => (State::Idle, None),

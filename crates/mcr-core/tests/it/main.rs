@@ -150,3 +150,26 @@ fn udp_of<'a>(transport: &'a TransportSlice<'a>) -> &'a UdpSlice<'a> {
     let TransportSlice::Udp(udp) = transport else { panic!("not UDP") };
     udp
 }
+
+#[test]
+fn fresh_identifications_that_do_not_fit_are_refused() {
+    // Two fragments of IPv4, of `sender`; the last bits of the identification are `id`.
+    let fragment = |sender: u8, place: u8, id: u8| {
+        let hex = format!(
+            "0100 5e01 0101 0200 0000 000a 0800 4500 001c 80{id:02x} 20{place:02x} 2011 0000 \
+             0a00 00{sender:02x} ef01 0101 0000 0000 0000 0000"
+        );
+        bytes(&hex).unwrap()
+    };
+    let mut ids = FreshIds::default();
+    let mut sent = |sender, place, id| {
+        let sent = fragment(1, place, id);
+        ids.expected(&fragment(sender, place, 7), &sent, fragment(1, place, 0))
+            .map(|frame| frame[19])
+    };
+    assert_eq!(sent(1, 0, 0x11), Ok(0x11));
+    assert_eq!(sent(1, 1, 0x11), Ok(0x11));
+    assert!(sent(1, 2, 0x12).is_err(), "fragments of one datagram");
+    assert!(sent(2, 0, 0x11).is_err(), "two datagrams");
+    assert_eq!(sent(2, 0, 0x12), Ok(0x12));
+}

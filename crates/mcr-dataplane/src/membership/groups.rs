@@ -96,6 +96,11 @@ impl Pool {
         self.close_empty(id);
     }
 
+    /// What is joined from named sources.
+    pub(super) fn sourced(&self) -> impl Iterator<Item = Membership> {
+        self.held.keys().filter(|membership| membership.source.is_some()).copied()
+    }
+
     pub(super) fn sockets(&self) -> usize {
         self.sockets.len()
     }
@@ -156,4 +161,14 @@ impl Pool {
 /// ENOBUFS, or for the memory of an IPv6 group ENOMEM.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Whether an interface speaks IGMPv1 or IGMPv2, as a querier on it or an operator has said.
+pub(super) fn is_igmp_old() -> bool {
+    // For each interface `INDEX NAME: COUNT VERSION`, and a line for each group, which is indented.
+    let text = std::fs::read_to_string("/proc/thread-self/net/igmp").unwrap_or_default();
+    text.lines().any(|line| {
+        let version = line.split_once(':').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        matches!(version, Some("V1" | "V2"))
+    })
 }

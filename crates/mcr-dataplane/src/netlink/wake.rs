@@ -70,6 +70,7 @@ impl Wake {
 
     /// Waits for a message that matters, and takes all that are there with it. Of neighbours those
     /// matter of which `is_news` says so.
+    #[expect(clippy::needless_pass_by_ref_mut, reason = "the socket's trait needs it")]
     pub(super) async fn wait(
         &mut self,
         is_news: impl Fn(&RouteNetlinkMessage) -> bool,
@@ -92,7 +93,7 @@ impl Wake {
 
     /// Takes what is there; whether any of it matters.
     fn drain(
-        &mut self,
+        &self,
         buffer: &mut Vec<u8>,
         is_news: &impl Fn(&RouteNetlinkMessage) -> bool,
     ) -> io::Result<bool> {

@@ -175,24 +175,23 @@ fn first_words(block: &AddressBlock) -> (u32, u32) {
 
 /// Ranges in order, those that touch made one, at most `most` of them.
 fn join(ranges: impl Iterator<Item = (u32, u32)>, most: usize) -> Vec<(u32, u32)> {
-    let mut ranges: Vec<_> = ranges.collect();
-    ranges.sort_unstable();
-    let ranges = closed(ranges, 1);
-    if ranges.len() <= most {
-        return ranges;
+    let mut unsorted: Vec<_> = ranges.collect();
+    unsorted.sort_unstable();
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for (first, end) in unsorted {
+        match ranges.last_mut() {
+            Some((_, last)) if first <= last.saturating_add(1) => *last = end.max(*last),
+            _ => ranges.push((first, end)),
+        }
     }
-    let mut gaps: Vec<u32> = ranges.windows(2).map(|pair| pair[1].0 - pair[0].1).collect();
-    let surplus = ranges.len() - most;
-    let (_, widest, _) = gaps.select_nth_unstable(surplus - 1);
-    closed(ranges, *widest)
-}
-
-/// Ranges that begin no further than `gap` behind the end of another become a part of it.
-fn closed(ranges: Vec<(u32, u32)>, gap: u32) -> Vec<(u32, u32)> {
+    let Some(surplus) = ranges.len().checked_sub(most + 1) else { return ranges };
+    let gap = |(before, after): (&(u32, u32), &(u32, u32))| after.0 - before.1;
+    let mut gaps: Vec<_> = ranges.iter().zip(&ranges[1..]).map(gap).zip(1_usize..).collect();
+    let (_, widest, _) = gaps.select_nth_unstable(surplus);
     let mut joined: Vec<(u32, u32)> = Vec::new();
-    for (first, end) in ranges {
+    for ((first, end), number) in ranges.into_iter().zip(0..) {
         match joined.last_mut() {
-            Some((_, last)) if first <= last.saturating_add(gap) => *last = end.max(*last),
+            Some((_, last)) if (first - *last, number) <= *widest => *last = end,
             _ => joined.push((first, end)),
         }
     }

@@ -6,9 +6,12 @@
 
 mod bare;
 mod foreign;
+mod hosts;
 mod lookups;
 mod maps;
+mod membership;
 mod namespace;
+mod netlink;
 mod plane;
 mod random;
 mod tags;

@@ -170,7 +170,7 @@ pub(crate) fn index_of(name: &str) -> IfIndex {
 }
 
 /// The kernel starts an interface's queue some time after it is set up; until then it drops.
-fn await_running(name: &str) {
+pub(crate) fn await_running(name: &str) {
     let end = Instant::now() + DEADLINE;
     loop {
         let shown = Command::new("ip").args(["-o", "link", "show", "dev", name]).output().unwrap();

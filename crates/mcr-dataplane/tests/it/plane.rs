@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mcr_core::action::{Counters, PlaneChange};
+use mcr_core::packet::PacketOptions;
 use mcr_core::relay::Limits;
 use mcr_dataplane::bpf::{self, Attach, BpfPlane};
 use mcr_dataplane::packet::{self, PacketPlane, worker};
@@ -37,6 +38,12 @@ enum Plane {
     Packet(Box<PacketPlane>),
 }
 
+fn instance() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("test-{}-{number}", std::process::id())
+}
+
 /// A plane of its own, stopped and cleaned when dropped.
 pub(crate) struct TestPlane {
     plane: Plane,
@@ -45,28 +52,27 @@ pub(crate) struct TestPlane {
 
 impl TestPlane {
     pub(crate) fn open(kind: Kind) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let instance = format!("test-{}-{number}", std::process::id());
+        let Kind::Bpf(attach) = kind else { return Self::open_packet(1, PacketOptions::default()) };
+        let instance = instance();
+        let options = bpf::Options { instance, attach, limits: LIMITS, measure: false };
+        let plane = Plane::Bpf(Box::new(BpfPlane::open(&options).unwrap()));
+        Self { plane, runtime: Builder::new_current_thread().enable_all().build().unwrap() }
+    }
+
+    /// A packet plane with so many workers.
+    pub(crate) fn open_packet(workers: u32, packet: PacketOptions) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let plane = match kind {
-            Kind::Bpf(attach) => {
-                let options = bpf::Options { instance, attach, limits: LIMITS, measure: false };
-                Plane::Bpf(Box::new(BpfPlane::open(&options).unwrap()))
-            }
-            Kind::Packet => {
-                let _entered = runtime.enter();
-                let plane = PacketPlane::open(packet::Options {
-                    instance,
-                    workers: Some(1),
-                    limits: LIMITS,
-                    packet: Default::default(),
-                    worker_arguments: WORKER.map(Into::into).into(),
-                });
-                Plane::Packet(Box::new(plane.unwrap()))
-            }
+        let plane = {
+            let _entered = runtime.enter();
+            PacketPlane::open(packet::Options {
+                instance: instance(),
+                workers: Some(workers),
+                limits: LIMITS,
+                packet,
+                worker_arguments: WORKER.map(Into::into).into(),
+            })
         };
-        Self { plane, runtime }
+        Self { plane: Plane::Packet(Box::new(plane.unwrap())), runtime }
     }
 
     /// A change, until every worker has it.

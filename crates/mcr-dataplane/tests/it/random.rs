@@ -410,7 +410,7 @@ impl Maker {
         let group_mac = match ip {
             Ip::V4(_, [224..=239, b, c, d]) => [1, 0, 0x5e, b & 0x7f, c, d],
             Ip::V6(_, [0xff, .., a, b, c, d]) => [0x33, 0x33, a, b, c, d],
-            _ => INTERFACES[0].1,
+            Ip::V4(..) | Ip::V6(..) => INTERFACES[0].1,
         };
         let other_host = random.one_in(40);
         let mac = if other_host { [2, 0, 0, 0, 0, 0x77] } else { group_mac };

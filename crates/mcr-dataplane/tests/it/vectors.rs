@@ -141,8 +141,8 @@ impl Bench {
         let mut frame = bytes(&expected.hex).unwrap();
         let version = version_of(&frame);
         match (way, expected.gso) {
-            // The kernel takes no shorter ones (net/bpf/test_run.c), and nothing above its MTU.
-            (Way::TestRun, _) if frame.len() < 34 => return false,
+            // The kernel takes no shorter ones (net/bpf/test_run.c).
+            (Way::TestRun, _) if frame.len() < [34, 54][version] => return false,
             (Way::TestRun, gso) => {
                 let (code, after) = self.plane.bpf().test_run(self.input, &frame, gso).unwrap();
                 let next = if expected.stack { TCX_NEXT } else { TC_ACT_SHOT };
@@ -276,9 +276,17 @@ impl Bench {
                     frame[23] == 17 && taken(octets.into())
                 }),
                 Some([0x86, 0xdd]) => frame.get(38..54).is_some_and(|octets| {
-                    let octets = <[u8; 16]>::try_from(octets).unwrap();
-                    // UDP, or extension headers that it may stand behind.
-                    matches!(frame[20], 17 | 44 | 0 | 43 | 60) && taken(octets.into())
+                    // UDP, or extension headers that it may stand behind; and of the address the last
+                    // 32 bits alone.
+                    matches!(frame[20], 17 | 44 | 0 | 43 | 60)
+                        && self.taken.iter().any(|block| match block.first() {
+                            IpAddr::V4(_) => false,
+                            IpAddr::V6(first) => {
+                                let like = [&first.octets()[..12], &octets[12..]].concat();
+                                let like = <[u8; 16]>::try_from(like).unwrap();
+                                block.contains(like.into())
+                            }
+                        })
                 }),
                 Some(_) | None => false,
             }

@@ -76,7 +76,7 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Three namespaces and a folder.
+/// Three namespaces or more, and a folder.
 pub(crate) struct Lab {
     pub(crate) plane: Plane,
     pub(crate) name: String,
@@ -196,6 +196,13 @@ impl Lab {
         let output = run(self.command(role, "cat").arg("/proc/net/packet"));
         // The first line is the head of the table.
         String::from_utf8_lossy(&output.stdout).lines().skip(1).count()
+    }
+
+    /// What the kernel of a namespace has counted, by the name that `nstat` gives it.
+    pub(crate) fn counter(&self, role: &str, name: &str) -> u64 {
+        let output = run(self.command(role, "nstat").args(["-a", "-s", "-z", "-j", name]));
+        let counters: Value = serde_json::from_slice(&output.stdout).unwrap();
+        counters["kernel"][name].as_u64().unwrap_or_else(|| panic!("{name}: {counters}"))
     }
 
     /// A file with this text.

@@ -15,7 +15,7 @@ pub(crate) fn one_rule(daemon: &Daemon, local: &str) {
 }
 
 /// What the first interface has passed on for this reason, once it is this much.
-fn passed(daemon: &Daemon, reason: &str, packets: u64) -> u64 {
+pub(crate) fn passed(daemon: &Daemon, reason: &str, packets: u64) -> u64 {
     let mut passed = 0;
     wait_for(&format!("{packets} packets passed on, {reason}"), || {
         let status = daemon.json(&["status", "--json"]);

@@ -19,17 +19,22 @@ macro_rules! behaviours {
         }
     };
     (@every $plane:ident {
-        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt
+        every: $modules:tt ebpf: $ebpf:tt packet: $packet:tt peers: $peers:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
     (@ebpf $plane:ident {
-        every: $every:tt ebpf: $modules:tt packet: $packet:tt
+        every: $every:tt ebpf: $modules:tt packet: $packet:tt peers: $peers:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
     (@packet $plane:ident {
-        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt
+        every: $every:tt ebpf: $ebpf:tt packet: $modules:tt peers: $peers:tt
+    }) => {
+        behaviours!(@part $plane $modules);
+    };
+    (@peers $plane:ident {
+        every: $every:tt ebpf: $ebpf:tt packet: $packet:tt peers: $modules:tt
     }) => {
         behaviours!(@part $plane $modules);
     };
@@ -52,9 +57,9 @@ macro_rules! behaviours {
 
 behaviours! {
     planes: {
-        tcx: Tcx [every ebpf],
+        tcx: Tcx [every ebpf peers],
         clsact: Clsact [every ebpf],
-        packet: Packet [every packet],
+        packet: Packet [every packet peers],
     }
     parts: {
         every: {
@@ -112,6 +117,24 @@ behaviours! {
                 add_with_wait_takes_what_comes_later,
                 an_interface_that_comes_is_used_within_a_second,
                 wait_does_not_take_what_the_text_shows_wrong;
+            interfaces:
+                rules_of_a_file_wait_for_their_interface_whenever_it_comes,
+                what_is_added_with_wait_may_come_before_its_interfaces,
+                a_changed_address_is_sent_from_and_logged,
+                an_ipv6_address_that_comes_late_is_waited_for,
+                interfaces_that_go_down_and_up_or_away_and_back_are_used_again,
+                routes_and_neighbours_that_come_later_are_used;
+            links:
+                a_bridge_is_received_from_and_sent_to,
+                a_macvlan_is_received_from_and_sent_to,
+                loopback_is_received_from,
+                loopback_is_sent_to_with_a_kept_source,
+                tagged_frames_are_never_of_the_trunk,
+                a_vlan_interface_is_received_from_and_sent_to,
+                a_bond_is_received_from_and_sent_to,
+                a_gre_tunnel_is_received_from_and_sent_to,
+                jumbo_frames_of_ipv6_go_through,
+                a_smaller_mtu_on_the_way_out_is_warned_of_and_counted;
             load:
                 jumbo_frames_go_through,
                 a_zero_checksum_stays_zero,
@@ -170,6 +193,11 @@ behaviours! {
                 from_unicast_to_a_group_and_back,
                 super_packets_go_from_host_to_host,
                 a_range_of_ports_goes_to_a_host;
+            tunnels:
+                from_ethernet_into_a_tun,
+                from_a_tun_to_ethernet,
+                from_a_tun_into_a_tun,
+                the_host_gets_what_came_by_a_tun_untouched;
         }
         ebpf: {
             hook:
@@ -199,6 +227,28 @@ behaviours! {
                 a_start_that_gets_no_worker_to_run_is_refused,
                 without_the_capability_for_raw_sockets_it_names_it,
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
+        }
+        peers: {
+            peers:
+                iperf_counts_every_datagram_over_ipv4,
+                iperf_counts_every_datagram_over_ipv6,
+                iperf_joins_a_fixed_source_over_ipv4,
+                iperf_joins_a_fixed_source_over_ipv6,
+                socat_gets_a_group_by_unicast_over_ipv4,
+                socat_gets_a_group_by_unicast_over_ipv6,
+                socat_sends_unicast_to_a_group_over_ipv4,
+                socat_sends_unicast_to_a_group_over_ipv6,
+                ffmpeg_decodes_the_frames_of_a_transport_stream,
+                ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp,
+                mgen_joins_five_hundred_groups_of_a_range,
+                tcpreplay_repeats_a_capture,
+                smcroute_routes_on_what_has_hops_left;
+            snooping:
+                a_stream_comes_as_long_as_it_is_joined_by_igmp_2_and_mld_1,
+                a_stream_comes_as_long_as_it_is_joined_by_igmp_3_and_mld_2,
+                sources_that_are_joined_come_and_others_do_not,
+                a_thousand_joins_at_once_all_arrive_by_igmp_2_and_mld_1,
+                a_thousand_joins_at_once_all_arrive_by_igmp_3_and_mld_2;
         }
     }
 }

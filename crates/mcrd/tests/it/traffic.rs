@@ -74,6 +74,15 @@ impl Background {
         Self(Some(child))
     }
 
+    /// Waits until it has ended by itself, which it must have done well.
+    pub(crate) fn finish(mut self) {
+        let child = self.0.as_mut().unwrap();
+        wait_for("end of a program", || child.try_wait().unwrap().is_some());
+        let output = self.0.take().unwrap().wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {error}", output.status);
+    }
+
     /// Ends it by SIGINT; its standard output.
     pub(crate) fn stop(mut self) -> Output {
         let child = self.0.take().unwrap();

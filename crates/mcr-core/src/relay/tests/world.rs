@@ -357,6 +357,18 @@ impl World {
         applies.flatten().collect()
     }
 
+    /// How much was joined or bound.
+    pub(super) fn joins(&self) -> usize {
+        let joins =
+            |action: &Action| if let Action::Join(claims) = action { claims.len() } else { 0 };
+        self.did.iter().map(joins).sum()
+    }
+
+    /// How much was left.
+    pub(super) fn leaves(&self) -> usize {
+        self.did.iter().map(|action| leaves(action).len()).sum()
+    }
+
     pub(super) fn notes(&self) -> Vec<&str> {
         let notes = self.did.iter().map(|action| match action {
             Action::Note(note) => Some(note.as_str()),

@@ -14,9 +14,11 @@ fn v4(bits: u16, options: usize, payload: &[u8]) -> Vec<u8> {
     [&packet[..], payload].concat()
 }
 
-/// An IPv6 packet with these headers, each its number and its bytes, whose first is overwritten with
-/// the number of the next.
-fn v6(headers: &[(u8, Vec<u8>)], last: u8, payload: &[u8]) -> Vec<u8> {
+/// Of an extension, its number, and its bytes, of which the first gives way to the number of the next.
+type Header = (u8, Vec<u8>);
+
+/// An IPv6 packet with these headers.
+fn v6(headers: &[Header], last: u8, payload: &[u8]) -> Vec<u8> {
     let length = headers.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + payload.len();
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend((length as u16).to_be_bytes());
@@ -33,13 +35,13 @@ fn v6(headers: &[(u8, Vec<u8>)], last: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header of so many bytes.
-fn options(number: u8, length: usize) -> (u8, Vec<u8>) {
+fn options(number: u8, length: usize) -> Header {
     let mut bytes = vec![0; length];
     bytes[1] = (length / 8 - 1) as u8;
     (number, bytes)
 }
 
-fn fragment(offset_and_flags: u16) -> (u8, Vec<u8>) {
+fn fragment(offset_and_flags: u16) -> Header {
     let [a, b] = offset_and_flags.to_be_bytes();
     // The second byte is reserved, not a length.
     (44, vec![0, 0xff, a, b, 0xde, 0xad, 0xbe, 0xef])
@@ -68,8 +70,7 @@ fn a_packet_says_what_its_headers_say() {
 #[test]
 fn extension_headers_are_walked_up_to_the_payload() {
     let eight = |number| options(number, 8);
-    type Case = (Vec<(u8, Vec<u8>)>, u8, Option<(usize, u8)>);
-    let cases: [Case; 13] = [
+    let cases = [
         (vec![eight(HOP_BY_HOP)], 17, Some((48, 17))),
         (vec![eight(ROUTING)], 17, Some((48, 17))),
         (vec![eight(DESTINATION)], 17, Some((48, 17))),

@@ -202,6 +202,9 @@ fn the_search_finds_the_ranges_and_nothing_else() {
     let nested = join([(10, 20), (12, 13), (21, 30), (5, 5), (0, u32::MAX)].into_iter(), 9);
     assert_eq!(nested, [(0, u32::MAX)]);
     assert_eq!(join([(12, 13), (10, 20), (22, 22)].into_iter(), 9), [(10, 20), (22, 22)]);
+    // No more are joined than must be.
+    let even = join((0..100).map(|n| (n * 10, n * 10)), RANGES);
+    assert_eq!((even.len(), even[0], even[RANGES - 1]), (RANGES, (0, 200), (990, 990)));
 }
 
 #[test]
