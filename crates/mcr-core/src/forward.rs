@@ -136,7 +136,11 @@ pub fn forward<'t>(
         Some(id) => (fragment, id),
         None => (fragment, fragments.begin(datagram(fragment), port, shared, now)),
     });
-    let largest = if segment_size == 0 { payload_len } else { segment_size.min(payload_len) };
+    let largest = if segment_size == 0 {
+        ip.payload().len()
+    } else {
+        udp_len + segment_size.min(payload_len)
+    };
     Verdict::Match(Match {
         rule,
         volume,
@@ -149,7 +153,7 @@ pub fn forward<'t>(
         ttl: ip.ttl(),
         fragment: id,
         needs_id: ip.needs_id(),
-        packet_len: ip.header_len() + udp_len + largest,
+        packet_len: ip.header_len() + largest,
         partial_checksum: frame.partial_checksum,
     })
 }

@@ -9,6 +9,7 @@ mod hooks;
 mod maps;
 mod pins;
 mod ranges;
+mod stats;
 mod tables;
 
 use std::os::fd::OwnedFd;
@@ -184,7 +185,7 @@ impl DataPlane for BpfPlane {
     }
 
     fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal> {
-        self.maps.counters(bounds)
+        self.maps.stats().counters(bounds)
     }
 
     async fn settle(&mut self) -> Result<(), Refusal> {
@@ -227,7 +228,7 @@ impl BpfPlane {
         let added = asked.and_then(|()| {
             new.iter().try_for_each(|index| {
                 let mut add = || {
-                    self.maps.watch(*index)?;
+                    self.maps.stats_mut().watch(*index)?;
                     let bare = netlink::is_bare(*index)?;
                     let name = if bare { BARE_PROGRAM } else { PROGRAM };
                     self.hooks.add(program(&mut self.ebpf, name)?, *index)
@@ -238,14 +239,14 @@ impl BpfPlane {
         if let Err((index, refusal)) = added {
             for index in new {
                 self.hooks.remove(index);
-                self.maps.unwatch(index);
+                self.maps.stats_mut().unwatch(index);
             }
             self.maps.take_back(pending);
             return Err(PlaneRefusal { interface: Some(index), refusal });
         }
         for index in self.hooks.surplus(&change.inputs) {
             self.hooks.remove(index);
-            self.maps.unwatch(index);
+            self.maps.stats_mut().unwatch(index);
         }
         self.maps.complete(pending, change);
         Ok(())

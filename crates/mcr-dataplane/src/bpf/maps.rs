@@ -1,4 +1,4 @@
-//! What the program's maps hold for the rules there are, and the counters that it keeps.
+//! What the program's maps hold for the rules there are.
 //!
 //! [`Maps::install`] makes a change of the rules so that packets that move see each rule as it was or
 //! as it shall be; until [`Maps::complete`] it can be taken back. How the kernel's tables are changed is
@@ -6,32 +6,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 
 use aya::Ebpf;
-use aya::maps::{Map, MapData, PerCpuHashMap, PerCpuValues};
-use mcr_core::action::{
-    Counters, OutputCounters, PlaneChange, PlaneRule, RuleCounters, RuleId, Take, Volume,
-};
+use aya::maps::Map;
+use mcr_core::action::{PlaneChange, PlaneRule, RuleId, Take};
 use mcr_core::flow::AddressBlock;
 use mcr_core::forward::FlowKey;
 use mcr_core::link::IfIndex;
 use mcr_core::rate::MaxRate;
 use mcr_core::refusal::{Code, Refusal};
 
-use super::abi::{self, OUTPUT_STATS, RANGES_MAX, RULE_STATS, RawPass, RawRange};
+use super::abi::{self, RANGES_MAX, RawRange};
 use super::ranges::{self, Interval};
-use super::tables::{Journal, Kind, Removal, Tables, report};
-use crate::sys::{self, Grace};
+use super::stats::Stats;
+use super::tables::{Journal, Kind, Removal, Tables};
+use crate::sys::Grace;
 
 /// The maps, and what is in them.
 pub(super) struct Maps {
     tables: Tables,
-    /// Per CPU, and read and written in batches, which aya does not do.
-    rule_stats: MapData,
-    output_stats: MapData,
-    pass_stats: PerCpuHashMap<MapData, u32, RawPass>,
-    cpus: usize,
+    stats: Stats,
     sizes: Sizes,
     rules: BTreeMap<RuleId, Installed>,
     flows: BTreeMap<FlowKey, Flow>,
@@ -86,21 +80,23 @@ pub(super) struct Pending {
 impl Maps {
     /// Takes the maps over from a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf, sizes: Sizes, grace: Grace) -> Result<Self, Refusal> {
-        let cpus = aya::util::nr_cpus().map_err(|(file, error)| {
-            Refusal::new(Code::Internal, format!("{file}: {error}"), "is /sys mounted?")
-        })?;
         Ok(Self {
             tables: Tables::take(ebpf, sizes, grace)?,
-            rule_stats: per_cpu_array(ebpf, "rule_stats")?,
-            output_stats: per_cpu_array(ebpf, "output_stats")?,
-            pass_stats: typed(ebpf, "pass_stats")?,
-            cpus,
+            stats: Stats::take(ebpf)?,
             sizes,
             rules: BTreeMap::new(),
             flows: BTreeMap::new(),
             nodes: BTreeMap::new(),
             own: BTreeSet::new(),
         })
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub(super) fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
     }
 
     /// Installs what a change installs, if there is room. Until [`Maps::complete`] it can be taken back.
@@ -115,11 +111,7 @@ impl Maps {
         };
         change.fresh_rules.iter().try_for_each(|id| fits(id.0, self.sizes.rules))?;
         change.fresh_outputs.iter().try_for_each(|id| fits(id.0, self.sizes.outputs))?;
-        let fresh: Vec<u32> = change.fresh_rules.iter().map(|id| id.0).collect();
-        self.zero(&fresh, RULE_STATS, |maps| maps.rule_stats.fd().as_fd())?;
-        let fresh: Vec<u32> = change.fresh_outputs.iter().map(|id| id.0).collect();
-        self.zero(&fresh, OUTPUT_STATS, |maps| maps.output_stats.fd().as_fd())?;
-
+        self.stats.zero(change)?;
         let mut pending = Pending::default();
         match self.install_into(change, &mut pending) {
             Ok(()) => Ok(pending),
@@ -342,92 +334,6 @@ impl Maps {
         }
         self.own.clone_from(&change.own);
     }
-
-    fn zero<'m>(
-        &'m self,
-        keys: &[u32],
-        words: usize,
-        map: impl Fn(&'m Self) -> std::os::fd::BorrowedFd<'m>,
-    ) -> Result<(), Refusal> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let zeros = vec![0; keys.len() * words * self.cpus];
-        sys::update_batch(map(self), keys, &zeros, words * self.cpus)
-            .map_err(|e| refused("stats", &e))
-    }
-
-    /// Counts what passes on an interface.
-    pub(super) fn watch(&mut self, interface: IfIndex) -> Result<(), Refusal> {
-        let zeros = PerCpuValues::try_from(vec![RawPass::default(); self.cpus])
-            .map_err(|e| refused("pass_stats", &e))?;
-        let known = self.pass_stats.get(&interface.0, 0).is_ok();
-        if known {
-            return Ok(());
-        }
-        self.pass_stats.insert(interface.0, zeros, 0).map_err(|e| refused("pass_stats", &e))
-    }
-
-    /// Counts no more on an interface.
-    pub(super) fn unwatch(&mut self, interface: IfIndex) {
-        report("pass_stats", self.pass_stats.remove(&interface.0));
-    }
-
-    /// Reads all counters.
-    pub(super) fn counters(&self, (rules, outputs): (u32, u32)) -> Result<Counters, Refusal> {
-        let mut counters = Counters::default();
-        let fd = self.rule_stats.fd().as_fd();
-        for [received, received_bytes, matched, matched_bytes, dropped @ ..] in
-            self.read::<RULE_STATS>(fd, rules)?
-        {
-            counters.rules.push(RuleCounters {
-                received: Volume { packets: received, bytes: received_bytes },
-                matched: Volume { packets: matched, bytes: matched_bytes },
-                dropped,
-            });
-        }
-        let fd = self.output_stats.fd().as_fd();
-        for [offered, offered_bytes, forwarded, forwarded_bytes, dropped @ ..] in
-            self.read::<OUTPUT_STATS>(fd, outputs)?
-        {
-            counters.outputs.push(OutputCounters {
-                offered: Volume { packets: offered, bytes: offered_bytes },
-                forwarded: Volume { packets: forwarded, bytes: forwarded_bytes },
-                dropped,
-            });
-        }
-        for (interface, values) in self.pass_stats.iter().flatten() {
-            let mut sum = RawPass::default();
-            for cpu in values.iter() {
-                sum.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
-            }
-            counters.passed.push((IfIndex(interface), sum));
-        }
-        Ok(counters)
-    }
-
-    /// The first `count` elements of a per-CPU array, summed over the CPUs.
-    fn read<const WORDS: usize>(
-        &self,
-        map: std::os::fd::BorrowedFd<'_>,
-        count: u32,
-    ) -> Result<Vec<[u64; WORDS]>, Refusal> {
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let mut keys = vec![0; count as usize];
-        let mut values = vec![0; count as usize * WORDS * self.cpus];
-        sys::lookup_batch(map, &mut keys, &mut values, WORDS * self.cpus)
-            .map_err(|e| refused("stats", &e))?;
-        let sum = |element: &[u64]| {
-            let mut sum = [0; WORDS];
-            for cpu in element.chunks_exact(WORDS) {
-                sum.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
-            }
-            sum
-        };
-        Ok(values.chunks_exact(WORDS * self.cpus).map(sum).collect())
-    }
 }
 
 /// Number of elements: twice what rules may use, since a change adds before it removes.
@@ -499,14 +405,7 @@ pub(super) fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
     T::try_from(map).map_err(|e| refused(name, &e))
 }
 
-fn per_cpu_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, Refusal> {
-    match ebpf.take_map(name) {
-        Some(Map::PerCpuArray(data)) => Ok(data),
-        Some(_) | None => Err(no_map(name)),
-    }
-}
-
-fn no_map(name: &str) -> Refusal {
+pub(super) fn no_map(name: &str) -> Refusal {
     Refusal::new(Code::Internal, format!("the eBPF object has no map {name}"), "rebuild mcrd")
 }
 
