@@ -145,7 +145,7 @@ fn arrive(lab: &Lab, index: u32) -> (Background, Duration) {
 }
 
 pub(crate) fn rules_of_a_file_wait_for_their_interface_whenever_it_comes(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     steady_links(&lab);
     let config = lab.file("mcr.toml", LATE);
@@ -182,7 +182,7 @@ pub(crate) fn rules_of_a_file_wait_for_their_interface_whenever_it_comes(plane: 
 
 /// A name that is not there is a mistake, unless the user says that it comes.
 pub(crate) fn what_is_added_with_wait_may_come_before_its_interfaces(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     steady_links(&lab);
     let daemon = lab.daemon(&[]);
     let steady = Steady::begin(&lab, &daemon);
@@ -217,7 +217,7 @@ pub(crate) fn what_is_added_with_wait_may_come_before_its_interfaces(plane: Plan
 
 /// Receivers see the new address, and the log has both.
 pub(crate) fn a_changed_address_is_sent_from_and_logged(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     steady_links(&lab);
     let daemon = lab.daemon(&[]);
@@ -249,7 +249,7 @@ pub(crate) fn a_changed_address_is_sent_from_and_logged(plane: Plane) {
 
 /// An address is not sent from before the kernel has made sure that nobody else has it.
 pub(crate) fn an_ipv6_address_that_comes_late_is_waited_for(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     address6(&lab, "gen", "veth0", "fd00:0::1/64");
     // No address of the family at all.
     lab.ip("relay", "link set veth2 addrgenmode none");
@@ -297,7 +297,7 @@ pub(crate) fn an_ipv6_address_that_comes_late_is_waited_for(plane: Plane) {
 
 /// What goes and comes back is used again, and an input that is switched off and on stays joined.
 pub(crate) fn interfaces_that_go_down_and_up_or_away_and_back_are_used_again(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     steady_links(&lab);
     let daemon = lab.daemon(&[]);
@@ -342,7 +342,7 @@ pub(crate) fn interfaces_that_go_down_and_up_or_away_and_back_are_used_again(pla
 
 /// Unicast outputs whose route or neighbour is not there yet.
 pub(crate) fn routes_and_neighbours_that_come_later_are_used(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     steady_links(&lab);
     // How often the kernel looks for a neighbour that does not answer; 5 s by default.
     let often = "net.ipv4.neigh.veth2.interval_probe_time_ms=500";

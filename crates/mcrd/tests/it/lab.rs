@@ -86,6 +86,20 @@ pub(crate) struct Lab {
 impl Lab {
     /// Makes the chain.
     pub(crate) fn chain(plane: Plane) -> Self {
+        let lab = Self::chain_ipv4(plane);
+        for (role, interface, address) in [
+            ("gen", "veth0", "fd00::1/64"),
+            ("relay", "veth1", "fd00::2/64"),
+            ("relay", "veth2", "fd00:0:0:1::1/64"),
+            ("sink", "veth3", "fd00:0:0:1::2/64"),
+        ] {
+            lab.ip(role, &format!("address add {address} dev {interface} nodad"));
+        }
+        lab
+    }
+
+    /// The chain without addresses of IPv6.
+    pub(crate) fn chain_ipv4(plane: Plane) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcrt-{}-{number}", std::process::id());
@@ -96,14 +110,6 @@ impl Lab {
         lab.veth(("gen", "veth0", "10.0.0.1/24"), ("relay", "veth1", "10.0.0.2/24"));
         lab.veth(("relay", "veth2", "10.0.1.1/24"), ("sink", "veth3", "10.0.1.2/24"));
         lab.ip("gen", "route add 224.0.0.0/4 dev veth0");
-        for (role, interface, address) in [
-            ("gen", "veth0", "fd00::1/64"),
-            ("relay", "veth1", "fd00::2/64"),
-            ("relay", "veth2", "fd00:0:0:1::1/64"),
-            ("sink", "veth3", "fd00:0:0:1::2/64"),
-        ] {
-            lab.ip(role, &format!("address add {address} dev {interface} nodad"));
-        }
         lab
     }
 

@@ -95,7 +95,7 @@ fn move_addresses(lab: &Lab, port: &str, device: &str, addresses: [&str; 2]) {
 }
 
 pub(crate) fn a_bridge_is_received_from_and_sent_to(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     for (bridge, port, addresses) in [
         ("br1", "veth1", ["10.0.0.2/24", "fd00:0::2/64"]),
@@ -112,7 +112,7 @@ pub(crate) fn a_bridge_is_received_from_and_sent_to(plane: Plane) {
 }
 
 pub(crate) fn a_macvlan_is_received_from_and_sent_to(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     for (device, port, addresses) in [
         ("mac1", "veth1", ["10.0.0.2/24", "fd00:0::2/64"]),
@@ -134,7 +134,7 @@ fn groups_on_loopback(lab: &Lab) {
 
 /// A program on the relay host that sends to its own loopback interface is relayed.
 pub(crate) fn loopback_is_received_from(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     let daemon = lab.daemon(&[]);
     groups_on_loopback(&lab);
@@ -149,7 +149,7 @@ pub(crate) fn loopback_is_received_from(plane: Plane) {
 
 /// The kernel takes nothing there that comes from an address of its own.
 pub(crate) fn loopback_is_sent_to_with_a_kept_source(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     let daemon = lab.daemon(&[]);
     let said = daemon.refused(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@lo"]);
@@ -180,7 +180,7 @@ fn send_tagged(lab: &Lab, vlan: u16, count: usize) {
 
 /// What has a tag is of the VLAN's interface, whether there is one or not; a priority tag is none.
 pub(crate) fn tagged_frames_are_never_of_the_trunk(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     let daemon = lab.daemon(&[]);
     daemon.ok(&["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"]);
     for vlan in [1, 10, 4094] {
@@ -199,7 +199,7 @@ pub(crate) fn tagged_frames_are_never_of_the_trunk(plane: Plane) {
 }
 
 pub(crate) fn a_vlan_interface_is_received_from_and_sent_to(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     let vlan = |role, trunk: &str, address| {
         let device = format!("link {trunk} name {trunk}.10 type vlan id 10");
         let made = made(&lab, role, &device, "CONFIG_VLAN_8021Q");
@@ -226,7 +226,7 @@ pub(crate) fn a_vlan_interface_is_received_from_and_sent_to(plane: Plane) {
 }
 
 pub(crate) fn a_bond_is_received_from_and_sent_to(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     for (bond, port, addresses) in [
         ("bond1", "veth1", ["10.0.0.2/24", "fd00:0::2/64"]),
@@ -246,7 +246,7 @@ pub(crate) fn a_bond_is_received_from_and_sent_to(plane: Plane) {
 }
 
 pub(crate) fn a_gre_tunnel_is_received_from_and_sent_to(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     for (role, name, local, remote, address) in [
         ("gen", "tun0", "10.0.0.1", "10.0.0.2", "10.1.0.1/24"),
         ("relay", "tun1", "10.0.0.2", "10.0.0.1", "10.1.0.2/24"),
@@ -268,7 +268,7 @@ pub(crate) fn a_gre_tunnel_is_received_from_and_sent_to(plane: Plane) {
 }
 
 pub(crate) fn jumbo_frames_of_ipv6_go_through(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     for (role, interface) in
         [("gen", "veth0"), ("relay", "veth1"), ("relay", "veth2"), ("sink", "veth3")]
     {
@@ -284,7 +284,7 @@ pub(crate) fn jumbo_frames_of_ipv6_go_through(plane: Plane) {
 
 /// What fits goes out; what does not is counted; and `add` has warned of it.
 pub(crate) fn a_smaller_mtu_on_the_way_out_is_warned_of_and_counted(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     lab.ip("relay", "link set veth2 mtu 1300");
     let daemon = lab.daemon(&[]);

@@ -38,7 +38,7 @@ const NEW: Versions = Versions { igmp: 3, mld: 2 };
 
 /// The switch, with these intervals, which asks for members in these versions.
 fn switch(plane: Plane, versions: Versions, intervals: &str) -> Lab {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     for (role, known) in [("gen", "veth0"), ("relay", "veth1"), ("sink", "veth3")] {
         for which in ["all", "default", known] {
             // Reports come from a link-local address, which is to be usable at once.

@@ -56,7 +56,7 @@ fn to_sink(lab: &Lab) -> [Background; 2] {
 /// What still had an Ethernet header would be no IP packet to the other end, and what had a wrong
 /// checksum none for its receiver.
 pub(crate) fn from_ethernet_into_a_tun(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     let _programs = to_sink(&lab);
     let daemon = lab.daemon(&[]);
@@ -70,7 +70,7 @@ pub(crate) fn from_ethernet_into_a_tun(plane: Plane) {
 }
 
 pub(crate) fn from_a_tun_to_ethernet(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     let _programs = from_gen(&lab);
     let daemon = lab.daemon(&[]);
@@ -81,7 +81,7 @@ pub(crate) fn from_a_tun_to_ethernet(plane: Plane) {
 }
 
 pub(crate) fn from_a_tun_into_a_tun(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     let _programs = (from_gen(&lab), to_sink(&lab));
     let daemon = lab.daemon(&[]);
     both_families(&daemon, "tun1", "tun2");
@@ -91,7 +91,7 @@ pub(crate) fn from_a_tun_into_a_tun(plane: Plane) {
 /// The packet is rewritten for an Ethernet output and a tun output, and the host's own stack gets it
 /// as it came.
 pub(crate) fn the_host_gets_what_came_by_a_tun_untouched(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
     let _programs = (from_gen(&lab), to_sink(&lab));
     let daemon = lab.daemon(&[]);

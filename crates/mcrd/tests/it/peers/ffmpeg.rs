@@ -8,7 +8,7 @@ use crate::lab::{Lab, Plane, run};
 use crate::peers::{foreign, listens, rule, start};
 
 pub(crate) fn ffmpeg_decodes_the_frames_of_a_transport_stream(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     ffmpeg(
         &lab,
         "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=sample_rate=48000 -t 2 -c:v \
@@ -42,7 +42,7 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_a_transport_stream(plane: Plane) {
 
 /// The second port of the rule is that of RTCP, whose goodbye ends the receiver.
 pub(crate) fn ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     ffmpeg(
         &lab,
         "-f lavfi -i testsrc2=size=160x120:rate=25 -t 1 -c:v libx264 -preset veryfast -g 25 -bf 0 \

@@ -25,7 +25,7 @@ pub(crate) fn iperf_joins_a_fixed_source_over_ipv6(plane: Plane) {
 }
 
 fn counts_every_datagram(plane: Plane, family: &Family) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     family.prepare(&lab);
     let daemon = lab.daemon(&[]);
     let input = format!("{}:5000@veth1", host(family.group_in));
@@ -38,7 +38,7 @@ fn counts_every_datagram(plane: Plane, family: &Family) {
 
 /// The rule takes one sender's datagrams alone, and sends from the address that the receiver joins.
 fn joins_a_fixed_source(plane: Plane, family: &Family) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     family.prepare(&lab);
     let daemon = lab.daemon(&[]);
     let input = format!("{}@{}:5000@veth1", host(family.sender), host(family.ssm_in));

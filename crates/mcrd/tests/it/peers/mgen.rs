@@ -11,7 +11,7 @@ use crate::peers::{foreign, listens, rule, start};
 /// The receiver leaves out the first and the last groups of the range, and gets nothing of them. One
 /// datagram for each group.
 pub(crate) fn mgen_joins_five_hundred_groups_of_a_range(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     // mgen joins all groups by one socket.
     let limit = "echo 1000 > /proc/sys/net/ipv4/igmp_max_memberships";
     run(lab.command("sink", "sh").args(["-c", limit]));

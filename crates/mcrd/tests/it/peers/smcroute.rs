@@ -12,7 +12,7 @@ use crate::peers::socat::{self, Catcher, DATAGRAMS};
 use crate::peers::{foreign, start};
 
 pub(crate) fn smcroute_routes_on_what_has_hops_left(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     lab.add("far");
     lab.veth(("sink", "veth4", "10.0.2.1/24"), ("far", "veth5", "10.0.2.2/24"));
     lab.ip("far", "route add default via 10.0.2.1");

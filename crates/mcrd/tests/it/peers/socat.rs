@@ -24,7 +24,7 @@ pub(crate) fn socat_sends_unicast_to_a_group_over_ipv6(plane: Plane) {
 }
 
 fn gets_a_group_by_unicast(plane: Plane, family: &Family) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     family.prepare(&lab);
     let daemon = lab.daemon(&[]);
     let input = format!("{}:5000@veth1", host(family.group_in));
@@ -36,7 +36,7 @@ fn gets_a_group_by_unicast(plane: Plane, family: &Family) {
 }
 
 fn sends_unicast_to_a_group(plane: Plane, family: &Family) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     family.prepare(&lab);
     let daemon = lab.daemon(&[]);
     let input = format!("{}:5000@veth1", host(family.relay_in));

@@ -7,7 +7,7 @@ use crate::peers::{foreign, rule};
 use crate::traffic::Background;
 
 pub(crate) fn tcpreplay_repeats_a_capture(plane: Plane) {
-    let lab = Lab::chain(plane);
+    let lab = Lab::chain_ipv4(plane);
     // Otherwise a veth leaves the checksum to a receiver that never comes.
     run(lab.command("gen", "ethtool").args(["-K", "veth0", "tx", "off"]));
     // The filter of a capture is one argument. Without a length each frame takes 256 KiB of room.
