@@ -190,12 +190,10 @@ supervise() {
     trap 'code=143; kill -TERM "$body" 2>/dev/null' TERM HUP
     scaling_owner=$$ setsid setpriv --pdeathsig TERM "$root/tests/performance/multi_stream_scaling.sh" "$@" &
     body=$!
-    while :; do
-        ended=0
-        wait "$body" || ended=$?
-        # A signal ends the wait too.
-        kill -0 "$body" 2>/dev/null || break
-    done
+    # A signal ends the wait too; bash knows the code of a process that has ended.
+    while kill -0 "$body" 2>/dev/null; do wait "$body" || true; done
+    ended=0
+    wait "$body" || ended=$?
     [[ $ended =~ ^(0|1|2|143)$ ]] || { echo "multi_stream_scaling: the test was ended: exit code $ended" >&2; ended=1; }
     exit $((code ? code : ended))
 }

@@ -144,6 +144,17 @@ fn arrive(lab: &Lab, index: u32) -> (Background, Duration) {
     (sender, taken)
 }
 
+/// Waits until nothing of a rule's stream is on its way any more: a worker may be late with it.
+fn is_at_rest(daemon: &Daemon, rule: &str) {
+    let (mut last, mut same) = (None, 0);
+    wait_for("the stream to come to rest", || {
+        let received = daemon.stats(rule)["received"]["packets"].as_u64();
+        same = if received == last { same + 1 } else { 0 };
+        last = received;
+        same == 20
+    });
+}
+
 pub(crate) fn rules_of_a_file_wait_for_their_interface_whenever_it_comes(plane: Plane) {
     let lab = Lab::chain_ipv4(plane);
     chain6(&lab);
@@ -166,6 +177,7 @@ pub(crate) fn rules_of_a_file_wait_for_their_interface_whenever_it_comes(plane: 
             wait_for("idle", || daemon.state(rule).0 == "idle");
         }
         drop(sender);
+        is_at_rest(&daemon, "late");
         for (flow, group) in [
             ("239.1.1.2 --port 5002", "239.10.1.2 --port 6002"),
             ("232.1.1.3 --port 5003", "239.10.1.3 --port 6003"),
