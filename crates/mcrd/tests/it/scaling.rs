@@ -383,7 +383,10 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn script(arguments: &[&str]) -> Command {
-    let mut command = Command::new(path("tests/performance/multi_stream_scaling.sh"));
+    // A shell cannot trap what was ignored when it began, as under nohup(1).
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM,HUP");
+    command.arg(path("tests/performance/multi_stream_scaling.sh"));
     command.args(arguments).stdin(Stdio::null());
     command
 }
