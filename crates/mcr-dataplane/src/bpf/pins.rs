@@ -17,6 +17,8 @@ use crate::sys;
 
 const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// How the names of links and marks begin; see [`link_name`] and [`Pins::mark`].
+const HOOKS: [&str; 3] = ["link-", "filter-", "qdisc-"];
 
 /// The folder of an instance's pins.
 #[derive(Debug)]
@@ -30,7 +32,29 @@ impl Pins {
         mount_bpffs()?;
         let folder = Path::new(BPFFS).join("mcr").join(instance).join(LAYOUT);
         fs::create_dir_all(&folder).map_err(|e| unusable(&folder, &e))?;
-        Ok(Self { folder })
+        let pins = Self { folder };
+        pins.adopt();
+        Ok(pins)
+    }
+
+    /// What another version has left in its layout: links and marks are alike in all, and are taken
+    /// over as those of this one. Its maps go; its program keeps them until it is swapped.
+    fn adopt(&self) {
+        let Some(instance) = self.folder.parent() else { return };
+        for layout in fs::read_dir(instance).into_iter().flatten().flatten() {
+            if layout.path() == self.folder {
+                continue;
+            }
+            for pin in fs::read_dir(layout.path()).into_iter().flatten().flatten() {
+                let name = pin.file_name();
+                let text = name.to_string_lossy();
+                let is_hook = HOOKS.iter().any(|kind| text.starts_with(kind));
+                if !is_hook || fs::rename(pin.path(), self.folder.join(&name)).is_err() {
+                    remove(&pin.path());
+                }
+            }
+            let _ = fs::remove_dir(layout.path());
+        }
     }
 
     /// The folder that an earlier process of the instance has left.

@@ -1,5 +1,7 @@
 //! A daemon that was killed, and the next one.
 
+use std::fs;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -10,7 +12,7 @@ use crate::start::{
 
 /// Killed and started again under a stream, then stopped: nothing is lost or doubled, and nothing
 /// left.
-fn crash_and_restart(attach: &str) {
+fn crash_and_restart(attach: &str, older: bool) {
     let Some((lab, _traces)) = lab() else { return };
     let config = lab.file("mcr.toml", RULE);
     let arguments = ["--config", config.to_str().unwrap()];
@@ -33,6 +35,11 @@ fn crash_and_restart(attach: &str) {
     lab.send("--group 239.1.2.1 --port 5002 --rate 1000 --count 500 --size 100");
     orphan.lossless(500);
 
+    if older {
+        // As if a version with another layout had left them.
+        let layout = fs::read_dir(pins(&lab.name)).unwrap().next().unwrap().unwrap().path();
+        fs::rename(&layout, layout.with_file_name("0")).unwrap();
+    }
     let mut daemon = attached(&lab, attach, &arguments);
     daemon.ok(&["wait", "a", "--for", "forwarding"]);
     let origins = daemon.list();
@@ -55,12 +62,18 @@ fn crash_and_restart(attach: &str) {
 
 #[test]
 fn forwarding_outlives_the_daemon_and_the_next_takes_over() {
-    crash_and_restart("auto");
+    crash_and_restart("auto", false);
+}
+
+#[test]
+fn an_upgrade_to_another_layout_of_the_maps_takes_over_too() {
+    crash_and_restart("auto", true);
+    crash_and_restart("clsact", true);
 }
 
 #[test]
 fn with_clsact_too_forwarding_outlives_the_daemon() {
-    crash_and_restart("clsact");
+    crash_and_restart("clsact", false);
 }
 
 /// The packet plane after an eBPF plane that was killed: its program goes.
