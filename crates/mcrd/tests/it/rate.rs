@@ -1,18 +1,48 @@
 //! `max_rate`: what is more is dropped, and counted.
 
-use serde_json::Value;
-
 use crate::forwarding::sums;
 use crate::lab::{Lab, Plane};
 
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
 const GEN: &str = "--group 239.1.1.1 --port 5001";
 
-/// How much of what was sent gets through at so many a second, a tenth of a second ahead.
-fn allowed(sent: &Value, per_second: f64) -> std::ops::RangeInclusive<u64> {
-    let seconds = sent["seconds"].as_f64().unwrap();
-    let expected = per_second * (seconds + 0.1);
-    (expected * 0.95) as u64..=(expected * 1.05) as u64 + 1
+/// A sender that the machine stops for a while cannot make up for it: what it then sends at once is
+/// more than the rate. Such a try shows only that not too much gets through, and is made again.
+const TRIES: usize = 6;
+
+/// Packets that were sent and received in all tries.
+#[derive(Default)]
+struct Tried {
+    sent: u64,
+    received: u64,
+}
+
+impl Tried {
+    /// Sends until about as much gets through as the rate lets through in that time, a tenth of a
+    /// second ahead. More never does.
+    fn until_even(lab: &Lab, generator: &str, per_second: f64) -> Self {
+        let mut tried = Self::default();
+        for _ in 0..TRIES {
+            let receiver = lab.receiver("sink", &format!("{SINK} --idle 1s"));
+            let sent = lab.send(generator);
+            let report = receiver.report();
+            let received = report["received"].as_u64().unwrap();
+            assert_eq!(
+                (&report["corrupt"], &report["duplicated"]),
+                (&0.into(), &0.into()),
+                "{report}"
+            );
+            tried.sent += sent["sent"].as_u64().unwrap();
+            tried.received += received;
+            let allowed = per_second * (sent["seconds"].as_f64().unwrap() + 0.1);
+            assert!(received as f64 <= allowed * 1.05 + 1.0, "{received}, and {allowed} may");
+            if received as f64 >= allowed * 0.95 {
+                return tried;
+            }
+            println!("{received} of {allowed}: the sender was held up");
+        }
+        panic!("less than the rate got through, {TRIES} times");
+    }
 }
 
 pub(crate) fn what_is_more_than_the_rate_is_dropped_and_counted(plane: Plane) {
@@ -22,24 +52,19 @@ pub(crate) fn what_is_more_than_the_rate_is_dropped_and_counted(plane: Plane) {
         let daemon = lab.daemon(&[]);
         let rule = ["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"];
         daemon.ok(&[&rule[..], &["--max-rate", rate]].concat());
-        let receiver = lab.receiver("sink", &format!("{SINK} --idle 1s"));
-        let sent = lab.send(&format!("{GEN} --rate 5000 --count 10000 --size 200"));
-        let report = receiver.report();
-        let received = report["received"].as_u64().unwrap();
-        let allowed = allowed(&sent, per_second);
-        assert!(allowed.contains(&received), "{rate}: {received}, not {allowed:?}");
-        assert_eq!((&report["corrupt"], &report["duplicated"]), (&0.into(), &0.into()), "{report}");
-        let stats = daemon.settled("a", 10_000);
+        let generator = format!("{GEN} --rate 5000 --count 10000 --size 200");
+        let Tried { sent, received } = Tried::until_even(&lab, &generator, per_second);
+        let stats = daemon.settled("a", sent);
         sums(&stats, 0, received);
-        assert_eq!(stats["received"]["packets"], 10_000, "{stats}");
-        assert_eq!(stats["dropped"]["rate"], 10_000 - received, "{stats}");
+        assert_eq!(stats["received"]["packets"], sent, "{stats}");
+        assert_eq!(stats["dropped"]["rate"], sent - received, "{stats}");
         assert!(daemon.ok(&["stats", "a"]).contains("max_rate"), "the table says what it is");
         // Without it all goes through.
         daemon.ok(&["set", "a", "--max-rate", "none"]);
         let receiver = lab.receiver("sink", &format!("{SINK} --expect 2000"));
         lab.send(&format!("{GEN} --rate 5000 --count 2000 --size 200"));
         receiver.lossless(2000);
-        let stats = daemon.settled("a", 12_000);
+        let stats = daemon.settled("a", sent + 2000);
         sums(&stats, 0, received + 2000);
     }
 }
@@ -50,17 +75,12 @@ pub(crate) fn super_packets_are_held_to_the_rate(plane: Plane) {
     let daemon = lab.daemon(&[]);
     let rule = ["add", "239.1.1.1:5001@veth1", "239.10.1.1:6001@veth2", "--name", "a"];
     daemon.ok(&[&rule[..], &["--max-rate", "1kpps"]].concat());
-    let receiver = lab.receiver("sink", &format!("{SINK} --idle 1s"));
-    let sent = lab.send(&format!("{GEN} --rate 5000 --count 10000 --size 200 --gso 10"));
-    let received = receiver.report()["received"].as_u64().unwrap();
-    let allowed = allowed(&sent, 1000.0);
-    assert!(
-        allowed.contains(&received) && received.is_multiple_of(10),
-        "{received}, not {allowed:?}"
-    );
-    let stats = daemon.settled("a", 10_000);
+    let generator = format!("{GEN} --rate 5000 --count 10000 --size 200 --gso 10");
+    let Tried { sent, received } = Tried::until_even(&lab, &generator, 1000.0);
+    assert!(received.is_multiple_of(10), "{received}");
+    let stats = daemon.settled("a", sent);
     sums(&stats, 0, received);
-    assert_eq!(stats["dropped"]["rate"], 10_000 - received, "{stats}");
+    assert_eq!(stats["dropped"]["rate"], sent - received, "{stats}");
 }
 
 /// A rule that is held back takes nothing from the others.
