@@ -32,6 +32,7 @@ pub use workers::{RingStatus, SendBuffer, WorkerStatus};
 use crate::flow::Input;
 use crate::refusal::{Code, Refusal};
 use crate::rule::{Local, Origin, Output, Rule};
+use crate::watch::Silence;
 
 /// The largest request body in bytes.
 pub const BODY_MAX: usize = 32 << 20;
@@ -65,6 +66,12 @@ pub struct RuleSpec {
     /// The most that it takes, as in `5000pps` or `20mbit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<String>,
+    /// How long a pause is no event, as in `5s`, or `never`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<String>,
+    /// `rtp`, `ts` or `auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<String>,
 }
 
 impl Serialize for RuleSpec {
@@ -136,8 +143,20 @@ impl RuleSpec {
             Some(other) => return Err(unknown_choice("join", other, "yes, no")),
         };
         let max_rate = self.max_rate.as_deref().map(str::parse).transpose()?;
-        let (name, comment) = (self.name.clone(), self.comment.clone());
-        Ok(Rule { name, comment, input, outputs, enabled: self.enabled, local, join, max_rate })
+        let silence = self.silence.as_deref().map(str::parse).transpose()?.unwrap_or_default();
+        let inspect = self.inspect.as_deref().map(str::parse).transpose()?;
+        Ok(Rule {
+            name: self.name.clone(),
+            comment: self.comment.clone(),
+            input,
+            outputs,
+            enabled: self.enabled,
+            local,
+            join,
+            max_rate,
+            silence,
+            inspect,
+        })
     }
 }
 
@@ -175,6 +194,8 @@ impl From<&Rule> for RuleSpec {
             local,
             join: (!rule.join).then(|| "no".into()),
             max_rate: rule.max_rate.map(|rate| rate.to_string()),
+            silence: (rule.silence != Silence::default()).then(|| rule.silence.to_string()),
+            inspect: rule.inspect.map(|inspect| inspect.name().into()),
         }
     }
 }
@@ -257,8 +278,10 @@ pub struct RuleView {
 
 /// A rule in a reply, of which a later version may say more than this one knows.
 fn rule_of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RuleSpec, D::Error> {
-    const RULE: [&str; 9] =
-        ["name", "comment", "input", "sources", "outputs", "enabled", "local", "join", "max_rate"];
+    const RULE: [&str; 11] = [
+        "name", "comment", "input", "sources", "outputs", "enabled", "local", "join", "max_rate",
+        "silence", "inspect",
+    ];
     const OUTPUT: [&str; 3] = ["to", "ttl", "dscp"];
     let mut rule = serde_json::Map::deserialize(deserializer)?;
     rule.retain(|field, _| RULE.contains(&field.as_str()));

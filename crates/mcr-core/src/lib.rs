@@ -22,4 +22,5 @@ pub mod supervisor;
 pub mod table;
 pub mod vectors;
 pub mod verdict;
+pub mod watch;
 pub mod wire;

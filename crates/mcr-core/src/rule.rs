@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::flow::{AddressBlock, Destination, Input, OutputSource};
 use crate::rate::MaxRate;
 use crate::refusal::{Code, Refusal};
+use crate::watch::{Inspect, Silence};
 
 /// The most outputs of one rule; the eBPF plane's loop is bounded by it.
 pub const OUTPUTS_MAX: usize = 64;
@@ -130,6 +131,10 @@ pub struct Rule {
     pub join: bool,
     /// The most that it takes.
     pub max_rate: Option<MaxRate>,
+    /// When a pause of the stream is told of.
+    pub silence: Silence,
+    /// Whether, and as what, its payload is looked into.
+    pub inspect: Option<Inspect>,
 }
 
 impl Rule {

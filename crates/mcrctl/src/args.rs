@@ -217,6 +217,12 @@ pub(crate) struct AddArgs {
     /// Drop what is more, as in 5000pps or 20mbit (of UDP payload)
     #[arg(long, value_name = "RATE")]
     pub(crate) max_rate: Option<String>,
+    /// How long a pause of the stream is no event, as in 5s, or never [default: 10s]
+    #[arg(long, value_name = "T")]
+    pub(crate) silence: Option<String>,
+    /// Look into the payload and count what was lost before MCR
+    #[arg(long, value_parser = ["rtp", "ts", "auto"])]
+    pub(crate) inspect: Option<String>,
     /// Add it switched off
     #[arg(long)]
     pub(crate) disabled: bool,
@@ -266,6 +272,12 @@ pub(crate) struct Settings {
     /// Drop what is more, as in 5000pps or 20mbit (of UDP payload); none takes it away
     #[arg(long, value_name = "RATE")]
     pub(crate) max_rate: Option<String>,
+    /// How long a pause of the stream is no event, as in 5s, or never
+    #[arg(long, value_name = "T")]
+    pub(crate) silence: Option<String>,
+    /// Look into the payload and count what was lost before MCR; none ends it
+    #[arg(long, value_parser = ["rtp", "ts", "auto", "none"])]
+    pub(crate) inspect: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -129,6 +129,8 @@ pub(crate) fn new_rule(args: &AddArgs) -> Result<RuleSpec, Refusal> {
         local: args.local.clone(),
         join: args.join.clone(),
         max_rate: args.max_rate.clone(),
+        silence: args.silence.clone(),
+        inspect: args.inspect.clone(),
     })
 }
 
@@ -161,6 +163,10 @@ impl Settings {
         rule.join = self.join.clone().or(rule.join.take());
         if let Some(rate) = &self.max_rate {
             rule.max_rate = Some(rate.clone()).filter(|rate| rate != "none");
+        }
+        rule.silence = self.silence.clone().or(rule.silence.take());
+        if let Some(inspect) = &self.inspect {
+            rule.inspect = Some(inspect.clone()).filter(|inspect| inspect != "none");
         }
         Ok(())
     }

@@ -71,6 +71,8 @@ fn rule(view: &RuleView) -> String {
     table.row(["local", rule.local.as_deref().unwrap_or("auto")]);
     table.row(["join", rule.join.as_deref().unwrap_or("yes")]);
     table.row(["max_rate", rule.max_rate.as_deref().unwrap_or("none")]);
+    table.row(["silence", rule.silence.as_deref().unwrap_or(DEFAULT_SILENCE)]);
+    table.row(["inspect", rule.inspect.as_deref().unwrap_or("none")]);
     for output in &rule.outputs {
         let text = |setting: &Option<mcr_core::api::Setting>, default: &str| {
             setting.as_ref().map_or_else(|| default.to_owned(), ToString::to_string)
@@ -197,3 +199,5 @@ const SOURCES_IN_A_LINE: usize = 3;
 const NOTHING: &str = "nothing to change\n";
 /// That of `mcr_core::rule::Ttl::default()`.
 const DEFAULT_TTL: &str = "32";
+/// Of a rule that does not say.
+const DEFAULT_SILENCE: &str = "10s";

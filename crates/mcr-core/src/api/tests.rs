@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::packet::{InterfaceOptions, PacketOptions, Receive};
 use crate::rule::{Dscp, Ttl};
+use crate::watch::Inspect;
 
 fn spec(value: Value) -> RuleSpec {
     serde_json::from_value(value).unwrap()
@@ -333,8 +336,14 @@ fn valid_rule() -> impl Strategy<Value = Rule> {
     let local = prop_oneof![Just(Local::Auto), Just(Local::Yes), Just(Local::No)];
     let rate = prop_oneof![Just("1pps"), Just("5kpps"), Just("1001bit"), Just("20mbit")];
     let max_rate = proptest::option::of(rate.prop_map(|rate| rate.parse().unwrap()));
-    let rule = (name, comment, sources, places, (any::<bool>(), local, any::<bool>(), max_rate));
-    rule.prop_map(|(name, comment, sources, places, (enabled, local, join, max_rate))| {
+    let time = (1_000..86_400_000u64).prop_map(|ms| Silence::After(Duration::from_millis(ms)));
+    let silence = prop_oneof![Just(Silence::Never), Just(Silence::default()), time];
+    let inspect = proptest::option::of(proptest::sample::select(&Inspect::ALL[..]));
+    let watch = (silence, inspect);
+    let options = (any::<bool>(), local, any::<bool>(), max_rate, watch);
+    let rule = (name, comment, sources, places, options);
+    rule.prop_map(|(name, comment, sources, places, options)| {
+        let (enabled, local, join, max_rate, (silence, inspect)) = options;
         let mut input: Input = "232.1.1.1:5000@eth0".parse().unwrap();
         input.sources = sources.iter().map(|n| [10, 0, 0, *n].into()).collect();
         input.sources.sort_unstable();
@@ -346,7 +355,19 @@ fn valid_rule() -> impl Strategy<Value = Rule> {
                 Output { to, ttl, dscp }
             });
         let outputs = outputs.collect();
-        Rule { name, comment, input, outputs, enabled, local, join, max_rate }.check().unwrap()
+        let rule = Rule {
+            name,
+            comment,
+            input,
+            outputs,
+            enabled,
+            local,
+            join,
+            max_rate,
+            silence,
+            inspect,
+        };
+        rule.check().unwrap()
     })
 }
 

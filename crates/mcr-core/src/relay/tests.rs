@@ -22,6 +22,8 @@ fn rule(name: &str, input: &str, outputs: &[&str]) -> Rule {
         local: None,
         join: None,
         max_rate: None,
+        silence: None,
+        inspect: None,
     };
     spec.check().unwrap()
 }

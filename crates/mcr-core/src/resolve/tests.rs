@@ -61,6 +61,8 @@ fn rule(input: &str, outputs: &[&str]) -> Rule {
         local: None,
         join: None,
         max_rate: None,
+        silence: None,
+        inspect: None,
     };
     spec.check().unwrap()
 }

@@ -14,6 +14,8 @@ fn rule(input: &str, outputs: &[&str]) -> Rule {
         local: Local::Auto,
         join: true,
         max_rate: None,
+        silence: Silence::default(),
+        inspect: None,
     }
 }
 

@@ -17,6 +17,8 @@ fn rule(name: &str, input: &str, outputs: &[&str]) -> Entry {
         local: None,
         join: None,
         max_rate: None,
+        silence: None,
+        inspect: None,
     };
     Entry { rule: spec.check().unwrap(), origin: Origin::Runtime }
 }
