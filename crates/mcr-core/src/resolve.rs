@@ -116,8 +116,7 @@ fn interface<'l>(name: &InterfaceName, links: &'l Links) -> Result<&'l Link, Ref
         Refusal::new(
             Code::Machine,
             format!("no interface {name}"),
-            "`ip link` shows the interfaces of this network namespace; `mcrctl add --wait` takes \
-             what comes later",
+            "`ip link` shows the interfaces of this network namespace",
         )
     })?;
     match link.kind {

@@ -375,7 +375,8 @@ impl Relay {
             };
             let mut missing = resolve(rule, &self.links).missing.into_iter();
             let missing = missing.find(|m| !wait && !m.sought && !had(m.part));
-            if let Some(Missing { refusal, .. }) = missing {
+            if let Some(Missing { mut refusal, .. }) = missing {
+                refusal.hint.push_str("; with --wait the rule waits until it can run");
                 return Err(refusal.about(format_args!("rule {key}")));
             }
         }
