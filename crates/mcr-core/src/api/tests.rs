@@ -8,6 +8,25 @@ use crate::packet::{InterfaceOptions, PacketOptions, Receive};
 use crate::rule::{Dscp, Ttl};
 use crate::watch::Inspect;
 
+impl RuleSpec {
+    /// A rule without options; one with an empty name has none.
+    pub(crate) fn plain(name: &str, input: &str, outputs: &[&str]) -> Self {
+        Self {
+            name: (!name.is_empty()).then(|| name.into()),
+            comment: None,
+            input: input.into(),
+            sources: Vec::new(),
+            outputs: outputs.iter().map(|output| output.parse().unwrap()).collect(),
+            enabled: true,
+            local: None,
+            join: None,
+            max_rate: None,
+            silence: None,
+            inspect: None,
+        }
+    }
+}
+
 fn spec(value: Value) -> RuleSpec {
     serde_json::from_value(value).unwrap()
 }

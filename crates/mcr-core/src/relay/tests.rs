@@ -10,22 +10,7 @@ use crate::verdict::OutputDrop;
 use world::{RefusePlane, World, address, ip, link};
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Rule {
-    let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
-    let name = (!name.is_empty()).then(|| name.into());
-    let spec = RuleSpec {
-        name,
-        comment: None,
-        input: input.into(),
-        sources: Vec::new(),
-        outputs,
-        enabled: true,
-        local: None,
-        join: None,
-        max_rate: None,
-        silence: None,
-        inspect: None,
-    };
-    spec.check().unwrap()
+    RuleSpec::plain(name, input, outputs).check().unwrap()
 }
 
 /// From 239.1.1.`n` on eth0 to 225.1.1.`n` on eth1.

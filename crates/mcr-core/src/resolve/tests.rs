@@ -50,21 +50,7 @@ fn without(mut links: Links, name: &str) -> Links {
 }
 
 fn rule(input: &str, outputs: &[&str]) -> Rule {
-    let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
-    let spec = RuleSpec {
-        name: None,
-        comment: None,
-        input: input.into(),
-        sources: Vec::new(),
-        outputs,
-        enabled: true,
-        local: None,
-        join: None,
-        max_rate: None,
-        silence: None,
-        inspect: None,
-    };
-    spec.check().unwrap()
+    RuleSpec::plain("", input, outputs).check().unwrap()
 }
 
 #[test]

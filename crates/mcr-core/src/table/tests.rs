@@ -5,22 +5,8 @@ use crate::api::RuleSpec;
 use crate::link::{IfIndex, Link, LinkKind};
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> Entry {
-    let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
-    let name = (!name.is_empty()).then(|| name.into());
-    let spec = RuleSpec {
-        name,
-        comment: None,
-        input: input.into(),
-        sources: Vec::new(),
-        outputs,
-        enabled: true,
-        local: None,
-        join: None,
-        max_rate: None,
-        silence: None,
-        inspect: None,
-    };
-    Entry { rule: spec.check().unwrap(), origin: Origin::Runtime }
+    let rule = RuleSpec::plain(name, input, outputs).check().unwrap();
+    Entry { rule, origin: Origin::Runtime }
 }
 
 /// From 239.1.1.`n` to 239.10.1.`n`.

@@ -19,6 +19,7 @@ use mcr_dataplane::bpf::Attach;
 
 use crate::namespace::run;
 use crate::plane::{Kind, TestPlane};
+use crate::random::Random;
 
 /// Names that rules can have, and so ids.
 const RULES: u64 = 24;
@@ -226,17 +227,5 @@ fn source(v6: bool, random: &mut Random) -> IpAddr {
         std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host + 10).into()
     } else {
         std::net::Ipv4Addr::new(10, 0, 0, host as u8 + 10).into()
-    }
-}
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
     }
 }
