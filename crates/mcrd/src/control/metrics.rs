@@ -1,7 +1,6 @@
 //! The page of the metrics, on the control socket and, when asked for, by TCP: there it is all that
 //! there is, since nobody is asked who he is.
 
-use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 
 use axum::Router;
@@ -10,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use mcr_core::refusal::{Code, Refusal};
+use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -24,18 +24,18 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Refusal> {
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .and_then(TcpListener::from_std);
     let listener = bound.map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => {
+        let hint = match Errno::from_io_error(&error) {
+            Some(Errno::ADDRINUSE) => {
                 "another program has the port (`ss -ltnp` shows which): end it, or choose another port"
             }
-            io::ErrorKind::AddrNotAvailable => {
+            Some(Errno::ADDRNOTAVAIL) => {
                 "this host does not have the address (`ip address`): choose one that it has, or \
                  0.0.0.0 or [::] for all"
             }
-            io::ErrorKind::PermissionDenied => {
+            Some(Errno::ACCESS) => {
                 "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
             }
-            _ => "choose another address or port",
+            Some(_) | None => "choose another address or port",
         };
         let message = format!("cannot listen on {address} for the metrics: {error}");
         let hint = format!("{hint} ([metrics] listen in the configuration)");

@@ -328,6 +328,33 @@ fn the_alerts_fire_when_they_should_and_only_then() {
     }
 }
 
+/// As rules, which promtool reads as Prometheus does.
+#[test]
+fn the_queries_of_the_dashboard_can_be_read() {
+    if !there("promtool", &["--version"]) {
+        return;
+    }
+    let text = fs::read_to_string(packaging().join("grafana/mcr.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let annotations = dashboard["annotations"]["list"].as_array().unwrap();
+    let queries: Vec<String> = targets
+        .chain(annotations)
+        .map(|query| query["expr"].as_str().unwrap().replace("$__rate_interval", "1m"))
+        .collect();
+    let rules: Vec<Value> = (0..)
+        .zip(&queries)
+        .map(|(n, query)| json!({"record": format!("query:{n}"), "expr": query}))
+        .collect();
+    assert!(rules.len() > 20, "{queries:?}");
+    let folder = tempfile::tempdir().unwrap();
+    // JSON is YAML too.
+    let file = folder.path().join("queries.yml");
+    fs::write(&file, json!({"groups": [{"name": "mcr", "rules": rules}]}).to_string()).unwrap();
+    run(Command::new("promtool").args(["check", "rules"]).arg(&file));
+}
+
 fn packaging() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging")
 }
