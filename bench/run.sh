@@ -183,7 +183,8 @@ for count in 1 4; do
 done
 
 echo
-echo "rules: time to apply, to read the counters, memory, and the program's time a packet:"
+echo "rules: time to apply, to read the counters, of a scrape (median of $runs), memory, and the program's" \
+    "time a packet:"
 for count in 10 1000 10000; do
     start --dataplane ebpf --measure
     rules "$count" >"$files/rules.toml"
@@ -196,10 +197,17 @@ for count in 10 1000 10000; do
     ctl stats --json >"$files/stats.json"
     read_in=$(seconds "$at")
     after=$(rss)
+    for ((run = 0; run < runs; run++)); do
+        curl -sf --unix-socket "/run/mcr/$lab_name.sock" -o "$files/metrics" -w '%{time_total}\n' \
+            http://mcrd/metrics
+    done >"$files/scrapes"
+    scrape=$(median <"$files/scrapes")
+    series=$(grep -vc '^#' "$files/metrics")
     unpaced >/dev/null
     cost=$(ctl status --json | jq '.program.nanoseconds / .program.runs | round')
-    awk -v n="$count" -v a="$applied" -v s="$read_in" -v b="$before" -v e="$after" -v c="$cost" 'BEGIN {
-        printf "  %5d rules: apply %s s, stats %s s, mcrd +%.1f KiB a rule, program %d ns a packet\n",
-            n, a, s, (e - b) / n, c }'
+    awk -v n="$count" -v a="$applied" -v s="$read_in" -v t="$scrape" -v m="$series" -v b="$before" \
+        -v e="$after" -v c="$cost" 'BEGIN {
+        printf "  %5d rules: apply %s s, stats %s s, scrape %.0f ms (%d series), mcrd +%.1f KiB a rule, " \
+            "program %d ns a packet\n", n, a, s, t * 1000, m, (e - b) / n, c }'
     stop
 done

@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh build    to compile: clang and headers for the eBPF program, a C linker
 #   scripts/setup.sh demo     to run demo and benchmarks as well: namespaces, tc, tables
-#   scripts/setup.sh test     to run the tests too: programs of others that send and receive
+#   scripts/setup.sh test     to run the tests too: programs of others that send and receive, and promtool
 #   scripts/setup.sh lint     to check shell scripts as well
 #   scripts/setup.sh audit    cargo-deny
 set -euo pipefail
@@ -20,7 +20,7 @@ fi
 case $purpose in
 build) ;;
 demo) packages+=("${demo[@]}") ;;
-test) packages+=("${demo[@]}" ffmpeg iperf mgen smcroute tcpreplay) ;;
+test) packages+=("${demo[@]}" ffmpeg iperf mgen prometheus python3-prometheus-client smcroute tcpreplay) ;;
 lint) packages+=(shellcheck) ;;
 audit)
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
@@ -51,7 +51,8 @@ fi
 echo "setup: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 # smcroute would start its daemon, here and at every boot, and make this host a multicast router: the
-# tests start one of their own, in a namespace. A policy that the host has is left as it is.
+# tests start one of their own, in a namespace. Of prometheus they need promtool alone. A policy that
+# the host has is left as it is.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -60,6 +61,8 @@ if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
 fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-if [[ " ${missing[*]} " = *" smcroute "* ]]; then
-    update-rc.d smcroute disable >/dev/null
-fi
+for service in prometheus smcroute; do
+    if [[ " ${missing[*]} " = *" $service "* ]]; then
+        update-rc.d "$service" disable >/dev/null
+    fi
+done

@@ -20,8 +20,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 pub use config::{
-    ConfigError, ConfigFile, Defaults, InterfaceSpec, LimitsSpec, PacketSpec, ParsedConfig, Place,
-    check_rules, parse_config, render_config,
+    ConfigError, ConfigFile, Defaults, InterfaceSpec, LimitsSpec, MetricsOptions, MetricsSpec,
+    PacketSpec, ParsedConfig, Place, check_rules, parse_config, render_config,
 };
 pub use output::{OutputSpec, Setting};
 pub use stats::{

@@ -204,7 +204,7 @@ impl DataPlane for PacketPlane {
         }
         let mut stuck = Vec::new();
         for (index, input) in &mut self.inputs {
-            stuck.extend(input.read_drops().then_some(*index));
+            stuck.extend(input.read_arrivals().then_some(*index));
             let mut passed = [0; Pass::COUNTED.len()];
             input.sum_passed(&mut passed);
             sums.passed.push((*index, passed));

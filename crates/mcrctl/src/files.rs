@@ -34,7 +34,7 @@ pub(crate) fn check(session: &Session, file: &Path) -> Result<(), Failure> {
 pub(crate) fn apply(session: &Session, args: &ApplyArgs) -> Result<(), Failure> {
     let ApplyArgs { file, dry_run, allow_empty, wait } = args;
     let (name, text) = read(file)?;
-    let ParsedConfig { rules, limits, packet, .. } = parse(&name, &text)?;
+    let ParsedConfig { rules, limits, packet, metrics, .. } = parse(&name, &text)?;
     if limits.is_some() {
         terminal::warn(&["[limits] is for the start of mcrd; apply takes the rules alone".into()]);
     }
@@ -43,6 +43,9 @@ pub(crate) fn apply(session: &Session, args: &ApplyArgs) -> Result<(), Failure> 
             "[packet] and [interface] are for the start of mcrd; apply takes the rules alone"
                 .into(),
         ]);
+    }
+    if metrics.is_some() {
+        terminal::warn(&["[metrics] is for the start of mcrd; apply takes the rules alone".into()]);
     }
     let set = RuleSet { rules: rules.iter().map(RuleSpec::from).collect() };
     let page = format!("/v1/rules?dry_run={dry_run}&allow_empty={allow_empty}&wait={wait}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mcr_core::api::{ParsedConfig, check_rules, parse_config};
+use mcr_core::api::{MetricsOptions, ParsedConfig, check_rules, parse_config};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::Limits;
@@ -16,13 +16,14 @@ pub(crate) struct Config {
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Limits,
     pub(crate) packet: PacketOptions,
+    pub(crate) metrics: MetricsOptions,
     /// What may not be meant.
     pub(crate) warnings: Vec<String>,
 }
 
 /// Reads FILE, and `*.toml` of the folder beside it in the order of their names.
 pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
-    let ParsedConfig { mut rules, mut places, limits, packet } = parse(file)?;
+    let ParsedConfig { mut rules, mut places, limits, packet, metrics } = parse(file)?;
     let (limits, packet) = (limits.unwrap_or_default(), packet.unwrap_or_default());
     for file in further_files(&file.with_extension("d"))? {
         let further = parse(&file)?;
@@ -32,6 +33,9 @@ pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
         if further.packet.is_some() {
             return Err(main_file_only(&file, "[packet] and [interface.NAME] belong"));
         }
+        if further.metrics.is_some() {
+            return Err(main_file_only(&file, "[metrics] belongs"));
+        }
         rules.extend(further.rules);
         places.extend(further.places);
     }
@@ -39,7 +43,7 @@ pub(crate) fn load(file: &Path) -> Result<Config, Refusal> {
         check_rules(&rules).map_err(|(position, refusal)| refusal.about(&places[position]))?;
     let outputs: usize = rules.iter().map(|rule| rule.outputs.len()).sum();
     limits.check(rules.len(), outputs).map_err(|refusal| refusal.about(file.display()))?;
-    Ok(Config { rules, limits, packet, warnings })
+    Ok(Config { rules, limits, packet, metrics: metrics.unwrap_or_default(), warnings })
 }
 
 fn parse(file: &Path) -> Result<ParsedConfig, Refusal> {

@@ -1,29 +1,37 @@
 //! The control API: HTTP/1.1 with JSON on the Unix socket. Turns requests into commands for the
 //! event loop, and its answers into replies; decides nothing.
 //!
+//! The page of the metrics is to be had by TCP as well, when asked for.
+//!
 //! One task serves one connection. A connection that does not send a request within
 //! [`HEADER_TIMEOUT`], or its body within [`BODY_TIMEOUT`], is closed, and any after
-//! [`CONNECTION_TIME`] unless it is a [`Stream`]; [`CONNECTIONS`] are served at a time and further
-//! ones wait to be accepted.
+//! [`CONNECTION_TIME`] unless it is a [`Stream`]; [`CONNECTIONS`] are served at a time, by TCP
+//! [`SCRAPES`], and further ones wait to be accepted.
 
+mod metrics;
 mod routes;
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Extension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::eventloop::Command;
 
+pub(crate) use metrics::listen as listen_for_metrics;
+
 const CONNECTIONS: usize = 512;
+const SCRAPES: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
@@ -44,38 +52,82 @@ impl Stream {
     }
 }
 
-/// Serves clients for as long as the daemon runs.
+/// Serves clients of the control socket for as long as the daemon runs.
 pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
-    let router = routes::router(commands);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let http = http1::Builder::new();
+    serve_all(listener, routes::router(commands), (http, CONNECTIONS)).await;
+}
+
+/// Serves the metrics by TCP for as long as the daemon runs.
+pub(crate) async fn serve_metrics(listener: TcpListener, commands: mpsc::Sender<Command>) {
+    let mut http = http1::Builder::new();
+    // A connection for each scrape: one that is kept would be closed in the middle of some.
+    http.keep_alive(false);
+    serve_all(listener, metrics::router(commands), (http, SCRAPES)).await;
+}
+
+/// What clients connect to.
+trait Accept {
+    type Client: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next_client(&self) -> impl Future<Output = io::Result<Self::Client>> + Send;
+}
+
+impl Accept for UnixListener {
+    type Client = UnixStream;
+
+    async fn next_client(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Accept for TcpListener {
+    type Client = TcpStream;
+
+    async fn next_client(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+async fn serve_all(
+    listener: impl Accept,
+    router: Router,
+    (mut http, places): (http1::Builder, usize),
+) {
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let places = Arc::new(Semaphore::new(places));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        match listener.next_client().await {
+            Ok(stream) => {
+                tokio::spawn(serve_one(stream, router.clone(), (http.clone(), place)));
+            }
             Err(error) => {
                 // Out of descriptors, mostly: others must close theirs first.
                 tracing::error!(%error, "cannot accept a client");
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
             }
-        };
-        let lasts = Stream::default();
-        let service = TowerToHyperService::new(router.clone().layer(Extension(lasts.clone())));
-        tokio::spawn(async move {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-            // A client that hangs up half way, or never reads, is no event for an operator.
-            loop {
-                match timeout(CONNECTION_TIME, connection.as_mut()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
-                    Err(_) if lasts.has_begun() => continue,
-                    Err(_) => tracing::debug!("connection closed after its time"),
-                }
-                break;
-            }
-            drop(place);
-        });
+        }
+    }
+}
+
+/// Serves one connection, and gives its place back.
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    (http, _place): (http1::Builder, OwnedSemaphorePermit),
+) {
+    let lasts = Stream::default();
+    let service = TowerToHyperService::new(router.layer(Extension(lasts.clone())));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    // A client that hangs up half way, or never reads, is no event for an operator.
+    loop {
+        match timeout(CONNECTION_TIME, connection.as_mut()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
+            Err(_) if lasts.has_begun() => continue,
+            Err(_) => tracing::debug!("connection closed after its time"),
+        }
+        break;
     }
 }

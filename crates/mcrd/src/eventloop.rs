@@ -22,7 +22,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
-use mcr_core::api::{Change, RuleList, Stats, Status};
+use mcr_core::api::{Change, MetricsOptions, RuleList, Stats, Status};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request};
@@ -30,13 +30,14 @@ use mcr_core::resolve::route_queries;
 use mcr_core::rule::RuleKey;
 use mcr_dataplane::membership::JoinSockets;
 use mcr_dataplane::{DataPlane, Progress};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
 use crate::instance::Instance;
+use crate::metrics::Figures;
 use crate::sources::{Event, Signals, Sources};
 
 /// Commands that wait for the loop.
@@ -49,12 +50,16 @@ pub(crate) enum Command {
     List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
     Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
     Status(oneshot::Sender<Result<Status, Refusal>>),
+    /// For the metrics.
+    Figures(oneshot::Sender<Result<Figures, Refusal>>),
 }
 
 /// An instance that listens.
 pub(crate) struct Socket {
     pub(crate) instance: Instance,
     pub(crate) listener: UnixListener,
+    /// For the metrics by TCP.
+    pub(crate) metrics: Option<TcpListener>,
 }
 
 /// A rule, and why it does not run.
@@ -66,6 +71,7 @@ struct Daemon<P> {
     config: Option<PathBuf>,
     /// What the start has read.
     packet: PacketOptions,
+    metrics: MetricsOptions,
     relay: Relay,
     plane: P,
     /// Why this one, when it was not named.
@@ -84,7 +90,7 @@ struct Daemon<P> {
 pub(crate) async fn run(
     args: &Args,
     signals: Signals,
-    Socket { instance, listener }: Socket,
+    Socket { instance, listener, metrics }: Socket,
     (plane, why): (impl DataPlane, Option<String>),
     config: Config,
 ) -> anyhow::Result<()> {
@@ -108,6 +114,7 @@ pub(crate) async fn run(
         instance,
         config: args.config.clone(),
         packet: config.packet,
+        metrics: config.metrics,
         plane,
         why,
         memberships: JoinSockets::default(),
@@ -120,6 +127,9 @@ pub(crate) async fn run(
     daemon.relay.handle_links(sources.links(&BTreeSet::new()).await?, Instant::now());
     // Refused: what a crash has left goes on forwarding, and its rules are kept.
     daemon.start(config.rules, &mut sources).await?;
+    if let Some(listener) = metrics {
+        tokio::spawn(control::serve_metrics(listener, commands.clone()));
+    }
     tokio::spawn(control::serve(listener, commands));
     tracing::info!("ready");
     // Only a signal is a clean stop. After an error forwarding goes on, for the next start to take
@@ -192,6 +202,10 @@ impl<P: DataPlane> Daemon<P> {
                 self.read_counters();
                 answer(reply, Ok(self.status()));
             }
+            Command::Figures(reply) => {
+                self.read_counters();
+                answer(reply, self.figures());
+            }
         }
     }
 
@@ -203,7 +217,7 @@ impl<P: DataPlane> Daemon<P> {
                 "start it with --config FILE, or use `mcrctl apply FILE`",
             ));
         };
-        let Config { rules, limits, packet, .. } = config::load(path)?;
+        let Config { rules, limits, packet, metrics, .. } = config::load(path)?;
         if limits != self.relay.limits() {
             tracing::warn!("[limits] has changed; it takes effect at the next start");
         }
@@ -211,6 +225,9 @@ impl<P: DataPlane> Daemon<P> {
             tracing::warn!(
                 "[packet] or [interface] has changed; it takes effect at the next start"
             );
+        }
+        if metrics != self.metrics {
+            tracing::warn!("[metrics] has changed; it takes effect at the next start");
         }
         Ok(Request::Reload(rules))
     }

@@ -59,10 +59,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let choice = Choice::make(args)?;
     let instance = Instance::acquire(&args.instance, args.socket.as_deref())?;
     let listener = instance.listen()?;
+    let metrics = config.metrics.listen.map(control::listen_for_metrics).transpose()?;
     mcr_dataplane::raise_open_files();
     let opened = choice.open(args, &config)?;
     drop(entered);
-    let socket = Socket { instance, listener };
+    let socket = Socket { instance, listener, metrics };
     let result = match opened {
         Opened::Ebpf(plane, why) => {
             runtime.block_on(eventloop::run(args, signals, socket, (*plane, why), config))

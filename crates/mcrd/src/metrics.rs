@@ -1,154 +1,249 @@
-//! `GET /metrics`: the counters and the status in the OpenMetrics text format.
+//! `GET /metrics`: the counters and the status for Prometheus.
 //!
-//! The registry is made for each scrape from the same figures that `/v1/stats` and `/v1/status`
-//! show, so the three cannot disagree and nothing is kept twice. A series of a rule that is gone is
-//! gone with it.
+//! A text is made for each scrape from the same figures that `/v1/stats` and `/v1/status` show, so the
+//! three cannot disagree and nothing is kept twice. A series of a rule that is gone is gone with it.
+//!
+//! A new figure is a line in [`catalogue`], and a line in the function here that has what it is of.
 
-use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+mod catalogue;
+mod process;
+#[cfg(test)]
+mod tests;
+mod text;
 
-use mcr_core::api::{Count, Dropped, OutputStats, RuleStats, Stats, Status, WorkerStatus};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
-/// What [`render`] makes (RFC 9110 media type).
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use mcr_core::api::{OutputStats, RingStatus, RuleStats, SendBuffer, Stats, Status, WorkerStatus};
+use mcr_core::relay::State;
 
-type Labels = Vec<(&'static str, String)>;
-type Counters = Family<Labels, Counter<u64, AtomicU64>>;
-type Gauges = Family<Labels, Gauge<i64, AtomicI64>>;
+pub(crate) use process::Process;
+use process::cpu_seconds;
+pub(crate) use text::Format;
+use text::{Metric, Text};
+
+/// Everything that one text is made from, all of one moment.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) stats: Stats,
+    pub(crate) status: Status,
+    /// How long the stream of each rule of `stats` may pause; `None` for ever.
+    pub(crate) silences: Vec<Option<Duration>>,
+    /// What each interface of the host has itself dropped on sending.
+    pub(crate) transmit_drops: BTreeMap<String, u64>,
+}
 
 /// The text of one scrape.
-pub(crate) fn render(stats: &Stats, status: &Status) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("mcr");
-    add_rules(&mut registry, &stats.rules);
-    add_outputs(&mut registry, &stats.rules);
-    add_status(&mut registry, status);
-    add_workers(&mut registry, &status.workers);
-    let mut text = String::new();
-    encode(&mut text, &registry)?;
-    Ok(text)
+pub(crate) fn render(figures: &Figures, process: Process, format: Format) -> String {
+    let Figures { stats, status, silences, .. } = figures;
+    let mut text = Text::new(format);
+    write_rules(&mut text, &stats.rules, silences);
+    write_outputs(&mut text, &stats.rules);
+    write_interfaces(&mut text, figures);
+    write_workers(&mut text, &status.workers);
+    write_rings(&mut text, &status.workers);
+    write_status(&mut text, status);
+    write_process(&mut text, process);
+    text.finish()
 }
 
-fn add_rules(registry: &mut Registry, rules: &[RuleStats]) {
-    let received = Volumes::register(registry, "rule_received", "Arrived for the rule");
-    let matched = Volumes::register(registry, "rule_matched", "Offered to the rule's outputs");
-    let dropped = counters(registry, "rule_dropped_packets", "Not offered to the outputs");
+fn write_rules(text: &mut Text, rules: &[RuleStats], silences: &[Option<Duration>]) {
+    use catalogue::*;
+
+    let mut each = |metric: Metric, value: fn(&RuleStats) -> Option<f64>| {
+        let mut family = text.family(metric);
+        for rule in rules {
+            if let Some(value) = value(rule) {
+                family.put(&[("rule", &rule.name)], value);
+            }
+        }
+    };
+    each(RULE_START, |rule| unix_time(&rule.since));
+    each(RULE_LAST_PACKET, |rule| unix_time(rule.last_packet.as_ref()?));
+
+    let mut each = |metric: Metric, value: fn(&RuleStats) -> u64| {
+        let mut family = text.family(metric);
+        rules.iter().for_each(|rule| family.put(&[("rule", &rule.name)], value(rule)));
+    };
+    each(RULE_RECEIVED_PACKETS, |rule| rule.received.packets);
+    each(RULE_RECEIVED_BYTES, |rule| rule.received.bytes);
+    each(RULE_MATCHED_PACKETS, |rule| rule.matched.packets);
+    each(RULE_MATCHED_BYTES, |rule| rule.matched.bytes);
+
+    let mut dropped = text.family(RULE_DROPPED_PACKETS);
     for rule in rules {
-        let labels = vec![("rule", rule.name.clone())];
-        received.set(&labels, rule.received);
-        matched.set(&labels, rule.matched);
-        set_dropped(&dropped, &labels, &rule.dropped);
+        for (reason, packets) in &rule.dropped {
+            dropped.put(&[("rule", &rule.name), ("reason", reason)], packets);
+        }
+    }
+    let mut states = text.family(RULE_STATE);
+    for rule in rules {
+        for state in State::ALL.map(State::name) {
+            let here = u8::from(rule.state == state);
+            states.put(&[("rule", &rule.name), ("state", state)], here);
+        }
+    }
+    let mut pauses = text.family(RULE_SILENCE);
+    for (rule, silence) in rules.iter().zip(silences) {
+        if let Some(silence) = silence {
+            pauses.put(&[("rule", &rule.name)], silence.as_secs_f64());
+        }
     }
 }
 
-fn add_outputs(registry: &mut Registry, rules: &[RuleStats]) {
-    let offered = Volumes::register(registry, "output_offered", "Meant for the output");
-    let forwarded = Volumes::register(registry, "output_forwarded", "Handed to the interface");
-    let dropped = counters(registry, "output_dropped_packets", "Not handed to the interface");
-    let each = rules.iter().flat_map(|rule| rule.outputs.iter().map(move |output| (rule, output)));
-    for (rule, output) in each {
-        let OutputStats { to, .. } = output;
-        let labels = vec![("rule", rule.name.clone()), ("output", to.clone())];
-        offered.set(&labels, output.offered);
-        forwarded.set(&labels, output.forwarded);
-        set_dropped(&dropped, &labels, &output.dropped);
+fn write_outputs(text: &mut Text, rules: &[RuleStats]) {
+    use catalogue::*;
+
+    let outputs =
+        || rules.iter().flat_map(|rule| rule.outputs.iter().map(move |output| (rule, output)));
+    let mut each = |metric: Metric, value: fn(&OutputStats) -> u64| {
+        let mut family = text.family(metric);
+        for (rule, output) in outputs() {
+            family.put(&[("rule", &rule.name), ("output", &output.to)], value(output));
+        }
+    };
+    each(OUTPUT_OFFERED_PACKETS, |output| output.offered.packets);
+    each(OUTPUT_OFFERED_BYTES, |output| output.offered.bytes);
+    each(OUTPUT_FORWARDED_PACKETS, |output| output.forwarded.packets);
+    each(OUTPUT_FORWARDED_BYTES, |output| output.forwarded.bytes);
+
+    let mut dropped = text.family(OUTPUT_DROPPED_PACKETS);
+    for (rule, output) in outputs() {
+        for (reason, packets) in &output.dropped {
+            let labels = [("rule", &*rule.name), ("output", &output.to), ("reason", reason)];
+            dropped.put(&labels, packets);
+        }
     }
 }
 
-fn add_status(registry: &mut Registry, status: &Status) {
-    let Status { version, plane, attach, .. } = status.clone();
-    let build = Info::new(vec![("version", version), ("plane", plane), ("attach", attach)]);
-    registry.register("build", "What runs", build);
+/// Input interfaces as the status shows them, then those that outputs name.
+fn write_interfaces(text: &mut Text, figures: &Figures) {
+    use catalogue::*;
 
-    let rules = gauges(registry, "rules", "Rules by state");
+    let Figures { stats, status, transmit_drops, .. } = figures;
+    let interfaces = &status.interfaces;
+    let mut groups = text.family(MEMBERSHIP_GROUPS);
+    for interface in interfaces {
+        groups.put(&[("interface", &interface.name)], interface.groups);
+    }
+    let mut passed = text.family(INTERFACE_PASSED_PACKETS);
+    for interface in interfaces {
+        for (reason, packets) in &interface.passed {
+            passed.put(&[("interface", &interface.name), ("reason", reason)], packets);
+        }
+    }
+    let outputs = stats.rules.iter().flat_map(|rule| &rule.outputs);
+    let named: BTreeMap<&str, u64> = outputs
+        .filter_map(|output| interface_of(&output.to))
+        .filter_map(|name| Some((name, *transmit_drops.get(name)?)))
+        .collect();
+    let mut dropped = text.family(INTERFACE_TRANSMIT_DROPPED);
+    for (name, packets) in named {
+        dropped.put(&[("interface", name)], packets);
+    }
+}
+
+fn write_workers(text: &mut Text, workers: &[WorkerStatus]) {
+    use catalogue::*;
+
+    let mut each = |metric: Metric, value: fn(&WorkerStatus) -> Option<f64>| {
+        let mut family = text.family(metric);
+        for worker in workers {
+            if let Some(value) = value(worker) {
+                family.put(&[("worker", &worker.worker.to_string())], value);
+            }
+        }
+    };
+    each(WORKER_RUNNING, |worker| Some(f64::from(u8::from(worker.state == "running"))));
+    each(WORKER_RESTARTS, |worker| Some(worker.restarts as f64));
+    each(WORKER_CPU, |worker| cpu_seconds(worker.pid?));
+}
+
+fn write_rings(text: &mut Text, workers: &[WorkerStatus]) {
+    use catalogue::*;
+
+    let mut each = |metric: Metric, value: fn(&RingStatus) -> u64| {
+        let mut family = text.family(metric);
+        for worker in workers {
+            let number = worker.worker.to_string();
+            for ring in &worker.rings {
+                let labels = [("worker", &*number), ("interface", &ring.interface)];
+                family.put(&labels, value(ring));
+            }
+        }
+    };
+    each(RING_SIZE, |ring| ring.bytes);
+    each(RING_SLOTS, |ring| ring.slots.into());
+    each(RING_USED_SLOTS, |ring| ring.used_slots.into());
+    each(RING_WAITING, |ring| ring.waiting);
+    each(RING_DROPPED, |ring| ring.dropped);
+    each(RING_UNUSABLE, |ring| ring.unusable);
+    each(RING_COPY_BUFFER, |ring| ring.copy_buffer);
+    each(RING_COPY_USED, |ring| ring.copy_used);
+
+    let mut each = |metric: Metric, value: fn(&SendBuffer) -> u64| {
+        let mut family = text.family(metric);
+        for worker in workers {
+            let number = worker.worker.to_string();
+            for buffer in &worker.send_buffers {
+                let labels = [("worker", &*number), ("interface", &buffer.interface)];
+                family.put(&labels, value(buffer));
+            }
+        }
+    };
+    each(SEND_BUFFER, |buffer| buffer.granted);
+    each(SEND_USED, |buffer| buffer.used);
+}
+
+fn write_status(text: &mut Text, status: &Status) {
+    use catalogue::*;
+
+    text.family(BUILD).put(&[("version", &status.version)], 1);
+    text.family(PLANE).put(&[("plane", &status.plane), ("attach", &status.attach)], 1);
+    let mut rules = text.family(RULES);
     for (state, count) in &status.states {
-        set(&rules, vec![("state", state.clone())], *count);
+        rules.put(&[("state", state)], count);
     }
-    let sockets = gauges(registry, "membership_sockets", "Sockets that hold memberships");
-    set(&sockets, Vec::new(), status.membership_sockets);
-    let groups = gauges(registry, "membership_groups", "Groups joined on the interface");
-    let passed = counters(registry, "interface_passed_packets", "Taken by no rule");
-    for interface in &status.interfaces {
-        let labels = vec![("interface", interface.name.clone())];
-        set(&groups, labels.clone(), interface.groups);
-        set_dropped(&passed, &labels, &interface.passed);
+    text.single(RULES_LIMIT, status.rules_max);
+    text.single(OUTPUTS_LIMIT, status.outputs_max);
+    text.single(RULES_IN_NO_FILE, status.rules_in_no_file);
+    text.single(GENERATION, status.generation);
+    text.single(MEMBERSHIP_SOCKETS, status.membership_sockets);
+    if let Some(cost) = &status.program {
+        text.single(PROGRAM_RUNS, cost.runs);
+        text.single(PROGRAM_TIME, Duration::from_nanos(cost.nanoseconds).as_secs_f64());
     }
 }
 
-fn add_workers(registry: &mut Registry, workers: &[WorkerStatus]) {
-    if workers.is_empty() {
-        return;
-    }
-    let running = gauges(registry, "worker_running", "Whether the worker forwards");
-    let restarts = counters(registry, "worker_restarts", "Times the worker was started again");
-    let size = gauges(registry, "ring_size_bytes", "Receive ring as granted");
-    let dropped = counters(registry, "ring_dropped_packets", "No room in the receive ring");
-    let unusable = counters(registry, "ring_unusable_packets", "Handed over only in part");
-    let granted = gauges(registry, "send_buffer_bytes", "Send buffer as granted");
-    for worker in workers {
-        let labels = vec![("worker", worker.worker.to_string())];
-        set(&running, labels.clone(), usize::from(worker.state == "running"));
-        restarts.get_or_create(&labels).inc_by(worker.restarts);
-        let at = |interface: &str| [labels.clone(), vec![("interface", interface.into())]].concat();
-        for ring in &worker.rings {
-            set(&size, at(&ring.interface), usize::try_from(ring.bytes).unwrap_or(usize::MAX));
-            dropped.get_or_create(&at(&ring.interface)).inc_by(ring.dropped);
-            unusable.get_or_create(&at(&ring.interface)).inc_by(ring.unusable);
-        }
-        for buffer in &worker.send_buffers {
-            let bytes = usize::try_from(buffer.granted).unwrap_or(usize::MAX);
-            set(&granted, at(&buffer.interface), bytes);
+fn write_process(text: &mut Text, process: Process) {
+    use catalogue::*;
+
+    let all = [
+        (PROCESS_CPU, process.cpu_seconds),
+        (PROCESS_RESIDENT, process.resident_bytes),
+        (PROCESS_VIRTUAL, process.virtual_bytes),
+        (PROCESS_OPEN_FILES, process.open_files),
+        (PROCESS_MAX_FILES, process.max_files),
+        (PROCESS_START, process.start_seconds),
+    ];
+    for (metric, value) in all {
+        if let Some(value) = value {
+            text.single(metric, value);
         }
     }
 }
 
-/// Packets and payload bytes of one thing.
-struct Volumes {
-    packets: Counters,
-    bytes: Counters,
+/// The interface that the text of an output names.
+fn interface_of(to: &str) -> Option<&str> {
+    let (_, name) = to.rsplit_once('@')?;
+    // `SOURCE@ADDRESS[:PORT]`: the route decides.
+    let host = name.contains(':') || name.parse::<IpAddr>().is_ok();
+    (!host).then_some(name)
 }
 
-impl Volumes {
-    fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
-        let packets = counters(registry, &format!("{name}_packets"), help);
-        let bytes = Counters::default();
-        let help = format!("{help}, UDP payload");
-        registry.register_with_unit(name, help, Unit::Bytes, bytes.clone());
-        Self { packets, bytes }
-    }
-
-    fn set(&self, labels: &Labels, count: Count) {
-        self.packets.get_or_create(labels).inc_by(count.packets);
-        self.bytes.get_or_create(labels).inc_by(count.bytes);
-    }
-}
-
-fn counters(registry: &mut Registry, name: &str, help: &str) -> Counters {
-    let family = Counters::default();
-    registry.register(name, help, family.clone());
-    family
-}
-
-fn gauges(registry: &mut Registry, name: &str, help: &str) -> Gauges {
-    let family = Gauges::default();
-    registry.register(name, help, family.clone());
-    family
-}
-
-fn set(gauges: &Gauges, labels: Labels, value: usize) {
-    let value = i64::try_from(value).unwrap_or(i64::MAX);
-    gauges.get_or_create(&labels).inner().store(value, Ordering::Relaxed);
-}
-
-fn set_dropped(counters: &Counters, labels: &Labels, dropped: &Dropped) {
-    for (reason, packets) in dropped {
-        let mut labels = labels.clone();
-        labels.push(("reason", reason.clone()));
-        counters.get_or_create(&labels).inc_by(*packets);
-    }
+/// RFC 3339 as a number.
+fn unix_time(text: &str) -> Option<f64> {
+    let time = humantime::parse_rfc3339(text).ok()?;
+    Some(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64())
 }

@@ -1,5 +1,6 @@
 //! The configuration file, and its place-keeping errors: `FILE:LINE:COLUMN: what`.
 
+mod metrics;
 mod packet;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub use metrics::{MetricsOptions, MetricsSpec};
 pub use packet::{InterfaceSpec, PacketSpec};
 
 use super::{RuleSpec, Setting, output};
@@ -31,6 +33,8 @@ pub struct ConfigFile {
     pub limits: Option<LimitsSpec>,
     /// Of the packet plane.
     pub packet: Option<PacketSpec>,
+    /// For Prometheus.
+    pub metrics: Option<MetricsSpec>,
     /// Of interfaces, by name.
     #[serde(default)]
     pub interface: BTreeMap<Spanned<String>, InterfaceSpec>,
@@ -74,6 +78,8 @@ pub struct ParsedConfig {
     pub limits: Option<Limits>,
     /// Absent when the file does not say.
     pub packet: Option<PacketOptions>,
+    /// Absent when the file does not say.
+    pub metrics: Option<MetricsOptions>,
 }
 
 /// Options of all rules and outputs of a file.
@@ -158,6 +164,8 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
     }
     let packet = packet::packet_options(config.packet, config.interface)
         .map_err(|(at, refusal)| error(at, refusal.to_string()))?;
+    let metrics = metrics::metrics_options(config.metrics)
+        .map_err(|(at, refusal)| error(at, refusal.to_string()))?;
     let defaults = match config.defaults {
         None => Defaults::default(),
         Some(spanned) => {
@@ -179,7 +187,7 @@ pub fn parse_config(file: &str, text: &str) -> Result<ParsedConfig, ConfigError>
         places.push(lines.place(at));
         rules.push(spec.check().map_err(|refusal| error(at, refusal.to_string()))?);
     }
-    Ok(ParsedConfig { rules, places, limits, packet })
+    Ok(ParsedConfig { rules, places, limits, packet, metrics })
 }
 
 /// What rules show wrong together. Returns what may not be meant, or the position of the first rule that does not fit those before it, and why.

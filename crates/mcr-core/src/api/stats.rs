@@ -63,7 +63,8 @@ pub struct RuleStats {
     pub reason: Option<String>,
     /// When the rule came to be (RFC 3339, UTC).
     pub since: String,
-    /// When packets were last seen, to the second; absent before the first.
+    /// When the counters that are read twice a second last had packets that were not there before, to
+    /// the millisecond; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_packet: Option<String>,
     /// Arrived for the rule; equals matched plus dropped.

@@ -286,6 +286,36 @@ fn mistakes_in_options_of_the_packet_plane_have_a_place() {
 }
 
 #[test]
+fn metrics_by_tcp_have_an_address_of_the_host() {
+    let metrics = |text: &str| parse_config("f", text).map(|config| config.metrics);
+    assert_eq!(metrics(""), Ok(None));
+    assert_eq!(metrics("[metrics]"), Ok(Some(MetricsOptions { listen: None })));
+    for address in ["127.0.0.1:9464", "[::1]:9464", "0.0.0.0:1", "[::]:65535"] {
+        let listen = Some(address.parse().unwrap());
+        let text = format!("[metrics]\nlisten = {address:?}");
+        assert_eq!(metrics(&text), Ok(Some(MetricsOptions { listen })));
+    }
+    for (listen, place, message) in [
+        ("\"127.0.0.1\"", "2:10", "listen = \"127.0.0.1\" under [metrics]"),
+        ("\"127.0.0.1\"", "2:10", "the port is missing"),
+        ("\"127.0.0.1\"", "2:10", "as in 127.0.0.1:9464"),
+        ("\"::1\"", "2:10", "the port is missing"),
+        ("\"fe80::x:9464\"", "2:10", "stands in brackets"),
+        ("\"localhost:9464\"", "2:10", "is no address to listen on"),
+        ("\"127.0.0.1:0\"", "2:10", "port 0"),
+        ("\"127.0.0.1:65536\"", "2:10", "is no address"),
+        ("\"239.1.1.1:9464\"", "2:10", "a multicast group"),
+        ("9464", "2:10", "expected a string"),
+        ("\"127.0.0.1:9464\"\nport = 1", "3:1", "unknown field `port`"),
+    ] {
+        let text = format!("[metrics]\nlisten = {listen}");
+        let error = metrics(&text).expect_err(&text).to_string();
+        assert!(error.starts_with(&format!("f:{place}: ")), "{error}\nis not at {place}");
+        assert!(error.contains(message), "{error}\nlacks {message}");
+    }
+}
+
+#[test]
 fn rules_of_a_file_are_checked_together_without_a_machine() {
     let rule = |input: &str, output: &str| {
         spec(json!({"input": input, "outputs": [output]})).check().unwrap()

@@ -40,8 +40,19 @@ pub struct RingStatus {
     pub slot_bytes: u32,
     /// Bytes of the ring: slots times their size.
     pub bytes: u64,
+    /// Packets that the kernel has put there and the worker has not dealt with. Of a block ring
+    /// about.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Slots that the kernel cannot fill, because the worker has not given them back; of a block
+    /// ring as the worker saw it last.
+    #[serde(default)]
+    pub used_slots: u32,
     /// Bytes for frames larger than a slot (SO_RCVBUF).
     pub copy_buffer: u64,
+    /// Bytes of it that frames take which the worker has not dealt with.
+    #[serde(default)]
+    pub copy_used: u64,
     /// Packets that the kernel had no room for in this ring (tp_drops).
     pub dropped: u64,
     /// Packets that the kernel handed over only in part, since the copy buffer was full, or with an
@@ -59,6 +70,9 @@ pub struct SendBuffer {
     pub asked: u64,
     /// Bytes that the kernel granted.
     pub granted: u64,
+    /// Bytes of it that packets take which the interface has not sent yet.
+    #[serde(default)]
+    pub used: u64,
     /// Whether what is sent goes past the queueing discipline.
     pub qdisc_bypass: bool,
 }

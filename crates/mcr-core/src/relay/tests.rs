@@ -437,7 +437,7 @@ fn a_rule_is_forwarding_for_two_seconds_after_its_last_packet() {
     assert_eq!(world.state("a"), "forwarding");
     let stats = world.stats("a");
     assert_eq!((stats.rate.packets, stats.rate.bits), (2000, 2000 * 800));
-    assert_eq!(stats.last_packet.as_deref(), Some("1970-01-02T00:00:00Z"));
+    assert_eq!(stats.last_packet.as_deref(), Some("1970-01-02T00:00:00.000Z"));
     assert_eq!(stats.since, "1970-01-01T23:59:59Z");
     world.now += second / 2;
     world.count("a", 2500);

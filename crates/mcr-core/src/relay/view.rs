@@ -13,6 +13,7 @@ use crate::refusal::Refusal;
 use crate::rule::{Local, Origin, Rule, RuleKey};
 use crate::table::{Entry, unknown_rule};
 use crate::verdict::{OutputDrop, RuleDrop};
+use crate::watch::Silence;
 
 /// A rule is `forwarding` when packets were seen within this time.
 const FORWARDING: Duration = Duration::from_secs(2);
@@ -99,6 +100,12 @@ impl Relay {
         let passed = self.counters.passed.iter().find(|(interface, _)| *interface == index);
         let names = crate::verdict::Pass::COUNTED.map(crate::verdict::Pass::name);
         passed.map(|(_, counts)| named(&names, counts)).unwrap_or_default()
+    }
+
+    /// How long each rule's stream may pause, in the order of [`Relay::stats`].
+    pub fn silences(&self) -> impl Iterator<Item = (&RuleKey, Silence)> {
+        let silence = |key| Some((key, self.table.entry(key)?.rule.silence));
+        self.running.keys().filter_map(silence)
     }
 
     /// The rules that are in no file.
@@ -195,7 +202,10 @@ impl Relay {
             state: state.name().into(),
             reason,
             since: time(wall(running.since, now)),
-            last_packet: running.activity.last_packet.map(|at| time(wall(at, now))),
+            last_packet: running
+                .activity
+                .last_packet
+                .map(|at| time_to_the_millisecond(wall(at, now))),
             received: counters.received.into(),
             matched: counters.matched.into(),
             dropped: named(&RuleDrop::ALL.map(RuleDrop::name), &counters.dropped),
@@ -219,6 +229,11 @@ impl Relay {
 /// RFC 3339 in UTC, to the second.
 pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
+}
+
+/// The same, to the millisecond.
+fn time_to_the_millisecond(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {

@@ -40,7 +40,9 @@ pub(super) struct Input {
 struct InputRing {
     socket: Socket,
     place: Place,
-    /// Packets that found no room, as far as they have been asked for.
+    /// Packets that were put into it, as far as the kernel has been asked.
+    filled: u64,
+    /// Packets that found no room.
     dropped: u64,
     /// Of rings that were replaced.
     unusable: u64,
@@ -88,7 +90,14 @@ impl Input {
                 }
             })?;
             let place = Place::new().map_err(|error| about(unusable("shared memory", &error)))?;
-            rings.push(InputRing { socket, place, dropped: 0, unusable: 0, seen: (0, 0) });
+            rings.push(InputRing {
+                socket,
+                place,
+                filled: 0,
+                dropped: 0,
+                unusable: 0,
+                seen: (0, 0),
+            });
         }
         socket::share(rings.iter().map(|ring| &ring.socket))
             .map_err(|error| about(unusable("a fanout group", &error)))?;
@@ -126,17 +135,18 @@ impl Input {
         channel::send(channel.as_fd(), &message, &[socket.as_fd(), place.descriptor()])
     }
 
-    /// Asks the kernel what it had no room for. True when a ring takes nothing any more: frames were
+    /// Asks the kernel what it has put into the rings, and what it had no room for. True when a ring takes nothing any more: frames were
     /// dropped though it was found empty and nothing came out of it meanwhile. `tpacket_rcv` of
     /// net/packet/af_packet.c does that for ever after a frame that it cannot describe.
-    pub(super) fn read_drops(&mut self) -> bool {
+    pub(super) fn read_arrivals(&mut self) -> bool {
         let mut stuck = false;
         for ring in &mut self.rings {
             let seen = (ring.place.reached(), ring.place.empty());
-            let dropped = socket::dropped(&ring.socket).unwrap_or_else(|error| {
+            let (filled, dropped) = socket::arrived(&ring.socket).unwrap_or_else(|error| {
                 tracing::debug!(interface = self.name, %error, "ring not asked");
-                0
+                (0, 0)
             });
+            ring.filled += u64::from(filled);
             ring.dropped += u64::from(dropped);
             let (reached, empty) = std::mem::replace(&mut ring.seen, seen);
             stuck |= dropped > 0 && seen.0 == reached && seen.1 > empty && !self.layout.blocks;
@@ -165,11 +175,20 @@ impl Input {
 
     pub(super) fn status(&self, worker: usize) -> RingStatus {
         let ring = &self.rings[worker];
+        let RingLayout { blocks, slots, .. } = self.layout;
+        let given_back = if blocks { ring.place.frames() } else { ring.place.reached() };
+        let waiting = ring.filled.saturating_sub(given_back);
+        // A frame takes a slot.
+        let used = if blocks { ring.place.blocks() } else { waiting };
+        let (copy_used, _) = socket::buffers_used(&ring.socket).unwrap_or_default();
         RingStatus {
             interface: self.name.clone(),
             receive: self.options.receive.name().into(),
-            slots: self.layout.slots,
+            slots,
             slot_bytes: self.layout.slot_bytes,
+            waiting,
+            used_slots: used.min(slots.into()) as u32,
+            copy_used,
             bytes: self.layout.bytes(),
             copy_buffer: socket::receive_buffer(&ring.socket).unwrap_or_default(),
             dropped: ring.dropped,
@@ -222,10 +241,14 @@ impl Output {
     }
 
     pub(super) fn status(&self, worker: usize) -> SendBuffer {
+        let OutputSocket { socket, granted, bypass } = &self.sockets[worker];
+        let all = [Some(socket), bypass.as_ref()].into_iter().flatten();
+        let used = all.map(|socket| socket::buffers_used(socket).unwrap_or_default().1).sum();
         SendBuffer {
             interface: self.name.clone(),
             asked: SEND_BUFFER,
-            granted: self.sockets[worker].granted,
+            granted: *granted,
+            used,
             qdisc_bypass: self.bypass,
         }
     }

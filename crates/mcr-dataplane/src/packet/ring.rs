@@ -161,6 +161,9 @@ impl Ring {
             }
             let frames = u64::from(self.u32(block + BLOCK_FRAMES));
             let taken = self.place.taken();
+            if taken == 0 {
+                self.place.set_blocks(self.blocks_at_hand());
+            }
             if taken >= frames {
                 self.finish_block(block);
                 continue;
@@ -174,6 +177,18 @@ impl Ring {
             self.next = (self.place.reached(), end, at);
             return;
         }
+    }
+
+    /// How many blocks are ours: they lie together, from the one in hand on.
+    fn blocks_at_hand(&self) -> u64 {
+        let ours = |number| self.status(self.slot(number)).load(Ordering::Relaxed) & USER != 0;
+        let reached = self.place.reached();
+        let (mut low, mut high) = (0, u64::from(self.layout.slots));
+        while low < high {
+            let middle = low.midpoint(high);
+            if ours(reached + middle) { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 
     /// Where frame `number` of the block in hand is.
@@ -263,6 +278,7 @@ impl Ring {
     pub(crate) fn done(&mut self, frames: usize) {
         if self.layout.blocks {
             self.place.set_taken(self.place.taken() + frames as u64);
+            self.place.add_frames(frames as u64);
             self.batch.drain(..frames);
             return;
         }
@@ -288,6 +304,7 @@ impl Ring {
         give_back(self.status(block));
         self.place.set_taken(0);
         self.place.set_reached(next);
+        self.place.set_blocks(self.place.blocks().saturating_sub(1));
     }
 
     /// The offset of a slot or block.

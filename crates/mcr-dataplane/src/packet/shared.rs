@@ -209,7 +209,9 @@ const TAKEN: usize = 2;
 const SEQUENCE: usize = 3;
 const UNUSABLE: usize = 4;
 const EMPTY: usize = 5;
-const PASSED: usize = 6;
+const FRAMES: usize = 6;
+const BLOCKS: usize = 7;
+const PASSED: usize = 8;
 const PLACE_WORDS: usize = PASSED + Pass::COUNTED.len();
 
 impl Place {
@@ -259,6 +261,25 @@ impl Place {
 
     pub(crate) fn set_sequence(&self, number: u64) {
         self.set(SEQUENCE, number);
+    }
+
+    /// Frames that have been dealt with (block rings). A worker that dies may leave it off by the
+    /// batch in hand.
+    pub(crate) fn frames(&self) -> u64 {
+        read(&self.0.words()[FRAMES])
+    }
+
+    pub(crate) fn add_frames(&self, frames: u64) {
+        add(&self.0.words()[FRAMES], frames);
+    }
+
+    /// Blocks that were full, or timed out, and not given back when the last was begun (block rings).
+    pub(crate) fn blocks(&self) -> u64 {
+        read(&self.0.words()[BLOCKS])
+    }
+
+    pub(crate) fn set_blocks(&self, blocks: u64) {
+        self.0.words()[BLOCKS].store(blocks, Ordering::Relaxed);
     }
 
     fn set(&self, word: usize, value: u64) {

@@ -20,6 +20,10 @@ const PACKET_FANOUT_CBPF: c_uint = 6;
 const PACKET_RX_RING: c_int = 5;
 const PACKET_STATISTICS: c_int = 6;
 const PACKET_VERSION: c_int = 10;
+/// `SK_MEMINFO_*` of linux/sock_diag.h.
+const MEMINFO_WORDS: usize = 9;
+const MEMINFO_RECEIVE: usize = 0;
+const MEMINFO_SEND: usize = 2;
 const TPACKET_V2: c_int = 1;
 const TPACKET_V3: c_int = 2;
 
@@ -138,10 +142,19 @@ pub(crate) fn set_filter(socket: &Socket, program: &[sock_filter]) -> io::Result
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &fprog(program)?)
 }
 
-/// Packets that found no room in the ring since this was last asked (`tp_drops`).
-pub(crate) fn dropped(socket: &Socket) -> io::Result<u32> {
-    let [_packets, drops]: [u32; 2] = get(socket, libc::SOL_PACKET, PACKET_STATISTICS)?;
-    Ok(drops)
+/// Packets that were put into the ring, and that found no room there (`tp_drops`), since this was last
+/// asked.
+pub(crate) fn arrived(socket: &Socket) -> io::Result<(u32, u32)> {
+    // The kernel counts what it dropped among the packets.
+    let [packets, drops]: [u32; 2] = get(socket, libc::SOL_PACKET, PACKET_STATISTICS)?;
+    Ok((packets.wrapping_sub(drops), drops))
+}
+
+/// What of the receive and of the send buffer is taken (`SO_MEMINFO`), in the unit of
+/// [`receive_buffer`].
+pub(crate) fn buffers_used(socket: &Socket) -> io::Result<(u64, u64)> {
+    let memory: [u32; MEMINFO_WORDS] = get(socket, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
+    Ok((u64::from(memory[MEMINFO_RECEIVE]) / 2, u64::from(memory[MEMINFO_SEND]) / 2))
 }
 
 /// The receive buffer that was granted, for frames larger than a slot.

@@ -30,7 +30,7 @@ pub(super) fn summary(workers: &[WorkerStatus]) -> Vec<(&'static str, String)> {
     }
     let mut buffers: BTreeMap<_, usize> = BTreeMap::new();
     for buffer in workers.iter().flat_map(|worker| &worker.send_buffers) {
-        let SendBuffer { interface, asked, granted, qdisc_bypass } = buffer;
+        let SendBuffer { interface, asked, granted, qdisc_bypass, .. } = buffer;
         *buffers.entry((interface, *granted, *asked, *qdisc_bypass)).or_default() += 1;
     }
     for ((interface, granted, asked, qdisc_bypass), count) in buffers {
@@ -90,6 +90,7 @@ fn rings(workers: &[WorkerStatus]) -> String {
             copy_buffer,
             dropped,
             unusable,
+            ..
         } = ring;
         table.row([
             &worker.to_string(),
@@ -111,7 +112,7 @@ fn send_buffers(workers: &[WorkerStatus]) -> String {
     let mut table = Table::new([number, text, number, number, text]);
     table.row(["WORKER", "SEND-BUFFER", "ASKED", "GRANTED", "QDISC-BYPASS"]);
     let all = workers.iter().flat_map(|w| w.send_buffers.iter().map(|b| (w.worker, b)));
-    for (worker, SendBuffer { interface, asked, granted, qdisc_bypass }) in all {
+    for (worker, SendBuffer { interface, asked, granted, qdisc_bypass, .. }) in all {
         table.row([
             &worker.to_string(),
             interface,

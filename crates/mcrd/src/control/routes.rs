@@ -17,11 +17,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::BODY_TIMEOUT;
+use super::{BODY_TIMEOUT, metrics};
 use crate::eventloop::Command;
-use crate::metrics;
 
-type Commands = State<mpsc::Sender<Command>>;
+pub(super) type Commands = State<mpsc::Sender<Command>>;
 
 pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
     Router::new()
@@ -30,7 +29,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(commands)
@@ -55,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// A refusal as a reply.
-struct Refused(Refusal);
+pub(super) struct Refused(Refusal);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -71,7 +70,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-type Reply = Result<Response, Refused>;
+pub(super) type Reply = Result<Response, Refused>;
 
 async fn list(State(commands): Commands) -> Reply {
     ask(&commands, |reply| Command::List(None, reply)).await
@@ -171,15 +170,6 @@ async fn status(State(commands): Commands) -> Reply {
     ask(&commands, Command::Status).await
 }
 
-async fn metrics(State(commands): Commands) -> Reply {
-    let stats = answer(&commands, |reply| Command::Stats(None, reply)).await?;
-    let status = answer(&commands, Command::Status).await?;
-    let text = metrics::render(&stats, &status).map_err(|error| {
-        Refusal::new(Code::Internal, format!("the metrics cannot be written: {error}"), "")
-    })?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
-}
-
 async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
@@ -205,7 +195,7 @@ async fn ask<T: Serialize>(
 }
 
 /// Hands a command to the event loop and waits for its answer.
-async fn answer<T>(
+pub(super) async fn answer<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, Refusal> {

@@ -1,5 +1,6 @@
 //! What clients see of the daemon: counters and status.
 
+use std::collections::BTreeMap;
 use std::process;
 use std::time::SystemTime;
 
@@ -9,16 +10,41 @@ use mcr_core::link::IfIndex;
 use mcr_core::refusal::Refusal;
 use mcr_core::relay::time;
 use mcr_core::rule::RuleKey;
+use mcr_core::watch::Silence;
 use mcr_dataplane::DataPlane;
 use mcr_dataplane::netlink::transmit_drops;
 
 use super::{Daemon, now};
+use crate::metrics::Figures;
 
 impl<P: DataPlane> Daemon<P> {
     pub(super) fn stats(&self, only: Option<&RuleKey>) -> Result<Stats, Refusal> {
-        let rules = self.relay.stats(only, now(), &transmit_drops())?;
+        self.stats_with(only, &transmit_drops())
+    }
+
+    fn stats_with(
+        &self,
+        only: Option<&RuleKey>,
+        transmit_drops: &BTreeMap<String, u64>,
+    ) -> Result<Stats, Refusal> {
+        let rules = self.relay.stats(only, now(), transmit_drops)?;
         let boot_id = self.boot_id.clone();
         Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
+    }
+
+    /// Statistics and status of one moment.
+    pub(super) fn figures(&self) -> Result<Figures, Refusal> {
+        let silence = |silence| match silence {
+            Silence::After(time) => Some(time),
+            Silence::Never => None,
+        };
+        let transmit_drops = transmit_drops();
+        Ok(Figures {
+            stats: self.stats_with(None, &transmit_drops)?,
+            status: self.status(),
+            silences: self.relay.silences().map(|(_, found)| silence(found)).collect(),
+            transmit_drops,
+        })
     }
 
     pub(super) fn status(&self) -> Status {

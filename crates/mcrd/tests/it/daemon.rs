@@ -183,6 +183,7 @@ pub(crate) fn settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of
     for (text, what) in [
         ("[packet]\nring_mib = 9\n".to_owned(), "[packet] or [interface] has changed"),
         (format!("{packet}[limits]\nmax_rules = 9\n"), "[limits] has changed"),
+        (format!("{packet}[metrics]\nlisten = \"[::1]:9464\"\n"), "[metrics] has changed"),
     ] {
         lab.file("mcr.toml", &format!("{text}{}", rule("live", 1)));
         daemon.ok(&["reload"]);
@@ -190,6 +191,7 @@ pub(crate) fn settings_of_the_start_stand_in_the_main_file_and_a_reload_warns_of
     }
     for (text, what) in [
         ("[limits]\n", "[limits] belongs into the main file"),
+        ("[metrics]\n", "[metrics] belongs into the main file"),
         ("[packet]\n", "[packet] and [interface.NAME] belong into the main file"),
         ("[interface.eth0]\n", "[packet] and [interface.NAME] belong into the main file"),
     ] {

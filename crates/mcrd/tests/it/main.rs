@@ -16,6 +16,7 @@ mod lab;
 mod late;
 mod links;
 mod load;
+mod metrics;
 mod peers;
 mod promises;
 mod ranges;

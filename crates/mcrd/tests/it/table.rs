@@ -229,6 +229,8 @@ behaviours! {
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
         }
         peers: {
+            metrics:
+                the_figures_are_those_of_the_receiver_and_of_the_statistics;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,

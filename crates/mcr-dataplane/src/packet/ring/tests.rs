@@ -244,6 +244,23 @@ fn a_block_ring_is_read_on_where_its_reader_died() {
     dies_at_every_step(three, &[3, 4], &[140, 1, 70], &[140]);
 }
 
+#[test]
+fn a_block_ring_tells_how_full_it_is() {
+    for layout in BLOCKS {
+        let mut world = World::new(layout);
+        for blocks in (1..=layout.slots).cycle().take(20) {
+            (0..blocks).for_each(|_| assert!(world.deliver(3)));
+            let place = world.place.descriptor().try_clone_to_owned().unwrap();
+            let mut ring = Ring::open(&world.memory, layout, Place::open(place).unwrap()).unwrap();
+            assert_eq!((ring.ready(), world.place.blocks()), (3, blocks.into()));
+            ring.done(1);
+            drop(ring);
+            assert!(!world.live(None));
+            assert_eq!((world.place.blocks(), world.place.frames()), (0, world.delivered));
+        }
+    }
+}
+
 /// A ring that is full and a reader that dies again and again at the same step.
 #[test]
 fn a_reader_that_dies_again_and_again_gets_on() {
