@@ -3,29 +3,37 @@
 //!
 //! One task serves one connection. A connection that does not send a request within
 //! [`HEADER_TIMEOUT`], or its body within [`BODY_TIMEOUT`], is closed, and any after
-//! [`CONNECTION_TIME`] unless it is a [`Stream`]; [`CONNECTIONS`] are served at a time and further
-//! ones wait to be accepted.
+//! [`CONNECTION_TIME`] unless it is a [`Stream`]; one whose client takes nothing of what is sent for
+//! [`WRITE_TIMEOUT`] is closed too. [`CONNECTIONS`] are served at a time and further ones wait to be
+//! accepted.
 
+mod events;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Extension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::eventloop::Command;
+use crate::events::Followers;
 
 const CONNECTIONS: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a client to take some of what is sent.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
 /// Of each request, as an extension: whether its connection is used for a reply without end.
@@ -34,7 +42,6 @@ struct Stream(Arc<AtomicBool>);
 
 impl Stream {
     /// The reply has no end: the connection may last.
-    #[expect(dead_code, reason = "for the pages that come next")]
     fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -45,8 +52,12 @@ impl Stream {
 }
 
 /// Serves clients for as long as the daemon runs.
-pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
-    let router = routes::router(commands);
+pub(crate) async fn serve(
+    listener: UnixListener,
+    commands: mpsc::Sender<Command>,
+    followers: Followers,
+) {
+    let router = routes::router(commands).layer(Extension(followers));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -59,23 +70,31 @@ pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command
                 continue;
             }
         };
-        let lasts = Stream::default();
-        let service = TowerToHyperService::new(router.clone().layer(Extension(lasts.clone())));
+        let router = router.clone();
         tokio::spawn(async move {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-            // A client that hangs up half way, or never reads, is no event for an operator.
-            loop {
-                match timeout(CONNECTION_TIME, connection.as_mut()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
-                    Err(_) if lasts.has_begun() => continue,
-                    Err(_) => tracing::debug!("connection closed after its time"),
-                }
-                break;
-            }
+            converse(stream, router).await;
             drop(place);
         });
+    }
+}
+
+/// Serves one client until it has gone, or its time is over.
+async fn converse(stream: UnixStream, router: Router) {
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
+    let lasts = Stream::default();
+    let service = TowerToHyperService::new(router.layer(Extension(lasts.clone())));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    // A client that hangs up half way, or never reads, is no event for an operator.
+    loop {
+        match timeout(CONNECTION_TIME, connection.as_mut()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
+            Err(_) if lasts.has_begun() => continue,
+            Err(_) => tracing::debug!("connection closed after its time"),
+        }
+        break;
     }
 }

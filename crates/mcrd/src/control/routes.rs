@@ -21,7 +21,7 @@ use super::BODY_TIMEOUT;
 use crate::eventloop::Command;
 use crate::metrics;
 
-type Commands = State<mpsc::Sender<Command>>;
+pub(super) type Commands = mpsc::Sender<Command>;
 
 pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
     Router::new()
@@ -30,6 +30,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
+        .route("/v1/events", get(super::events::events))
         .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -55,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// A refusal as a reply.
-struct Refused(Refusal);
+pub(super) struct Refused(Refusal);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -73,23 +74,28 @@ impl From<Refusal> for Refused {
 
 type Reply = Result<Response, Refused>;
 
-async fn list(State(commands): Commands) -> Reply {
+async fn list(State(commands): State<Commands>) -> Reply {
     ask(&commands, |reply| Command::List(None, reply)).await
 }
 
-async fn show(State(commands): Commands, Name(name): Name) -> Reply {
+async fn show(State(commands): State<Commands>, Name(name): Name) -> Reply {
     let key = RuleKey::from_user(&name);
     ask(&commands, |reply| Command::List(Some(key), reply)).await
 }
 
-async fn add(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
+async fn add(State(commands): State<Commands>, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
     let guard = guard(&headers, &uri)?;
     let rule = read::<RuleSpec>(body, b'{').await?.check()?;
     let request = Request::Steps(vec![RuleStep::Add(rule)]);
     ask(&commands, |reply| Command::Change(request, guard, reply)).await
 }
 
-async fn steps(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
+async fn steps(
+    State(commands): State<Commands>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Reply {
     let guard = guard(&headers, &uri)?;
     let steps = read::<Vec<Step>>(body, b'[').await?;
     let step = |step| {
@@ -105,7 +111,12 @@ async fn steps(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Bo
     ask(&commands, |reply| Command::Change(Request::Steps(steps), guard, reply)).await
 }
 
-async fn apply(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
+async fn apply(
+    State(commands): State<Commands>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Reply {
     let guard = guard(&headers, &uri)?;
     let allow_empty = flags(&uri)?.allow_empty;
     let RuleSet { rules } = read(body, b'{').await?;
@@ -115,7 +126,7 @@ async fn apply(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Bo
 }
 
 async fn put(
-    State(commands): Commands,
+    State(commands): State<Commands>,
     Name(name): Name,
     headers: HeaderMap,
     uri: Uri,
@@ -141,7 +152,7 @@ async fn put(
 }
 
 async fn remove(
-    State(commands): Commands,
+    State(commands): State<Commands>,
     Name(name): Name,
     headers: HeaderMap,
     uri: Uri,
@@ -151,11 +162,11 @@ async fn remove(
     ask(&commands, |reply| Command::Change(request, guard, reply)).await
 }
 
-async fn reload(State(commands): Commands) -> Reply {
+async fn reload(State(commands): State<Commands>) -> Reply {
     ask(&commands, Command::Reload).await
 }
 
-async fn stats(State(commands): Commands, uri: Uri) -> Reply {
+async fn stats(State(commands): State<Commands>, uri: Uri) -> Reply {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Only {
@@ -167,11 +178,11 @@ async fn stats(State(commands): Commands, uri: Uri) -> Reply {
     ask(&commands, |reply| Command::Stats(only, reply)).await
 }
 
-async fn status(State(commands): Commands) -> Reply {
+async fn status(State(commands): State<Commands>) -> Reply {
     ask(&commands, Command::Status).await
 }
 
-async fn metrics(State(commands): Commands) -> Reply {
+async fn metrics(State(commands): State<Commands>) -> Reply {
     let stats = answer(&commands, |reply| Command::Stats(None, reply)).await?;
     let status = answer(&commands, Command::Status).await?;
     let text = metrics::render(&stats, &status).map_err(|error| {
@@ -184,7 +195,8 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/reload and /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/events, /v1/reload and \
+         /metrics",
     ))
 }
 
@@ -205,7 +217,7 @@ async fn ask<T: Serialize>(
 }
 
 /// Hands a command to the event loop and waits for its answer.
-async fn answer<T>(
+pub(super) async fn answer<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, Refusal> {
@@ -258,7 +270,7 @@ fn flags(uri: &Uri) -> Result<Flags, Refusal> {
     query(uri)
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     Query::try_from_uri(uri).map(|Query(value)| value).map_err(|error| {
         Refusal::new(
             Code::Malformed,
