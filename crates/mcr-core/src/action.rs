@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Event;
 use crate::flow::{AddressBlock, PortRange};
 use crate::link::{IfIndex, Mac, NextHop};
 use crate::rate::MaxRate;
@@ -195,8 +196,8 @@ pub enum Action {
     Leave(Vec<Claim>),
     /// Keep these neighbours resolved, and no others.
     Resolve(BTreeSet<NextHop>),
-    /// Tell the operator, in the log.
-    Note(String),
+    /// Tell the operator, in the log and to whoever follows the events.
+    Tell(Event),
     /// Answer a request.
     Reply(RequestId, Result<crate::api::Change, Refusal>),
     /// The rules that are in no file have changed; write them where the next start finds them.

@@ -18,7 +18,9 @@
 
 mod commit;
 mod ids;
+mod interfaces;
 mod request;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -38,9 +40,12 @@ use crate::refusal::{Code, Refusal};
 use crate::resolve::route_queries;
 use crate::rule::RuleKey;
 use crate::table::RuleTable;
+use crate::watch::Silence;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
+use tell::Told;
 use transaction::Phase;
+pub(crate) use view::time_ms;
 pub use view::{Now, State, time};
 
 /// A rule that was refused by the kernel is tried again after this time.
@@ -105,6 +110,8 @@ pub struct Relay {
     actions: VecDeque<Action>,
     retry_at: Option<Instant>,
     counters: Counters,
+    /// When the counters were read last.
+    read_at: Option<Instant>,
 }
 
 /// Answers of the routing table.
@@ -133,6 +140,11 @@ struct Running {
     next_hops: BTreeSet<NextHop>,
     problem: Option<Problem>,
     activity: Activity,
+    enabled: bool,
+    silence: Silence,
+    /// Whether its input is there: what does not come is silence.
+    listens: bool,
+    told: Told,
 }
 
 #[derive(Debug, Clone)]
@@ -185,6 +197,7 @@ impl Relay {
             actions: VecDeque::new(),
             retry_at: None,
             counters: Counters::default(),
+            read_at: None,
         }
     }
 
@@ -237,6 +250,8 @@ impl Relay {
             let RuleCounters { received, matched, .. } = rule_counters(&self.counters, running.id);
             running.activity.observe(received, matched.packets, now);
         }
+        self.read_at = Some(now);
+        self.tell_all(now);
     }
 
     /// The time of [`Relay::poll_timeout`] has come.
@@ -294,6 +309,6 @@ fn output_counters(counters: &Counters, id: OutputId) -> OutputCounters {
 }
 
 /// Wall clock of an instant, given both clocks at another moment.
-fn wall(at: Instant, now: Now) -> SystemTime {
+pub(crate) fn wall(at: Instant, now: Now) -> SystemTime {
     now.wall - now.monotonic.saturating_duration_since(at)
 }

@@ -26,7 +26,7 @@ use mcr_core::vectors::Gso;
 use rustix::thread::CapabilitySet;
 
 use crate::sys::Grace;
-use crate::{Applied, DataPlane, Description, Progress, netlink};
+use crate::{DataPlane, Description, News, Progress, netlink};
 use hooks::Hooks;
 use maps::{Maps, Sizes};
 use pins::Pins;
@@ -180,7 +180,7 @@ impl DataPlane for BpfPlane {
         Progress::Done(self.change(change).map(|()| Vec::new()))
     }
 
-    async fn next(&mut self) -> Applied {
+    async fn next(&mut self) -> News {
         std::future::pending().await
     }
 

@@ -16,12 +16,22 @@ mod sys;
 
 use mcr_core::action::{Counters, PlaneChange, PlaneRefusal};
 use mcr_core::api::{ProgramCost, WorkerStatus};
+use mcr_core::event::Event;
 use mcr_core::refusal::Refusal;
 
 pub use sys::raise_open_files;
 
 /// How a change has ended: with warnings, or refused.
 pub type Applied = Result<Vec<String>, PlaneRefusal>;
+
+/// What a plane has to say by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A pending change has ended.
+    Applied(Applied),
+    /// Something has happened.
+    Event(Event),
+}
 
 /// How far a change has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +51,9 @@ pub trait DataPlane {
     /// the change, and nothing uses what was removed.
     fn apply(&mut self, change: &PlaneChange) -> Progress;
 
-    /// Waits for the end of a pending change; meanwhile, and without one, the plane does what it
-    /// has to do by itself. May be dropped and called again at any time.
-    fn next(&mut self) -> impl Future<Output = Applied>;
+    /// Waits for the end of a pending change, or for what is to be told; meanwhile the plane does
+    /// what it has to do by itself. May be dropped and called again at any time.
+    fn next(&mut self) -> impl Future<Output = News>;
 
     /// Reads the counters of ids below the two bounds (rules, outputs).
     fn counters(&mut self, bounds: (u32, u32)) -> Result<Counters, Refusal>;

@@ -32,7 +32,7 @@ mod socket;
 mod vnet;
 pub mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
@@ -40,6 +40,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mcr_core::action::{Counters, OutputId, PlaneChange, PlaneRule, RuleId};
 use mcr_core::api::WorkerStatus;
+use mcr_core::event::Event as Told;
 use mcr_core::link::IfIndex;
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
@@ -48,7 +49,7 @@ use mcr_core::supervisor::{Supervisor, WorkerId, WorkerState};
 use mcr_core::verdict::Pass;
 use tokio::sync::mpsc;
 
-use crate::{Applied, DataPlane, Description, Progress, bpf};
+use crate::{Applied, DataPlane, Description, News, Progress, bpf};
 use change::{Change, Opening};
 use interface::{Input, Output};
 pub use probe::{check_workers, probe};
@@ -94,6 +95,8 @@ pub struct PacketPlane {
     opening: Option<Opening>,
     change: Option<Change>,
     done: Option<Applied>,
+    /// What is to be told of the workers.
+    told: VecDeque<Told>,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
 }
@@ -131,6 +134,7 @@ impl PacketPlane {
             opening: None,
             change: None,
             done: None,
+            told: VecDeque::new(),
             events,
             sender,
             options,
@@ -179,10 +183,13 @@ impl DataPlane for PacketPlane {
         self.done.take().map_or(Progress::Pending, Progress::Done)
     }
 
-    async fn next(&mut self) -> Applied {
+    async fn next(&mut self) -> News {
         loop {
+            if let Some(told) = self.told.pop_front() {
+                return News::Event(told);
+            }
             if let Some(done) = self.done.take() {
-                return done;
+                return News::Applied(done);
             }
             self.turn().await;
         }

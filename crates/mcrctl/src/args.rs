@@ -8,6 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mcr_core::api::Setting;
+use mcr_core::event::Kind;
 use mcr_core::relay::State;
 
 /// Controls a running mcrd: adds, changes and removes rules, and shows what becomes of packets.
@@ -85,6 +86,10 @@ pub(crate) enum Command {
         #[arg(long)]
         workers: bool,
     },
+    /// Print what happens as it happens, a line each, until interrupted
+    ///
+    /// States of rules, streams that start or fall silent, changes of rules and interfaces, workers.
+    Events(EventsArgs),
     /// Wait until a rule is in a state; exits 4 if it does not get there in time
     Wait {
         /// The rule
@@ -126,6 +131,22 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EventsArgs {
+    /// Only of this rule
+    pub(crate) name: Option<String>,
+    /// First what came after the event of this id, as far as mcrd still has it; 0 for all it has
+    #[arg(long, value_name = "ID")]
+    pub(crate) since: Option<u64>,
+    /// Only of these kinds, separated by commas
+    #[arg(long = "kind", value_name = "KIND", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::name)))]
+    pub(crate) kinds: Vec<String>,
+    /// End after this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]

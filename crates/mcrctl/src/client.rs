@@ -1,6 +1,8 @@
 //! The transport: one HTTP/1.1 request over the Unix socket of `mcrd`, on a connection of its own,
 //! with a limit on the time until the whole reply is there. Decides nothing about rules.
 
+mod follow;
+
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,13 +52,15 @@ impl Client {
     ) -> Result<Reply, Failure> {
         let limit = limit.min(self.answer_timeout);
         let answered = self.runtime.block_on(async { timeout(limit, self.talk(question)).await });
-        answered.unwrap_or_else(|_| {
-            let limit = humantime::format_duration(limit);
-            Err(Failure::timed_out(
-                format!("mcrd did not answer on {} within {limit}", self.socket.display()),
-                "see its log; a change that was asked for may still be made",
-            ))
-        })
+        answered.unwrap_or_else(|_| Err(self.late(limit)))
+    }
+
+    fn late(&self, limit: Duration) -> Failure {
+        let limit = humantime::format_duration(limit);
+        Failure::timed_out(
+            format!("mcrd did not answer on {} within {limit}", self.socket.display()),
+            "see its log; a change that was asked for may still be made",
+        )
     }
 
     pub(crate) fn sleep(&self, time: Duration) {

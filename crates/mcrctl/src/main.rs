@@ -1,8 +1,8 @@
 //! `mcrctl`, the control client of MCR: changes the rules of a running `mcrd`, shows what it does,
 //! and checks and saves rule files.
 //!
-//! A command line becomes [`args::Args`]; `change`, `batch` and `files` change rules, `view` shows
-//! them. All of them ask `mcrd` through [`client::Client`] and leave the wording to `show`. It links
+//! A command line becomes [`args::Args`]; `change`, `batch` and `files` change rules, `view` and
+//! `events` show them. All of them ask `mcrd` through [`client::Client`] and leave the wording to `show`. It links
 //! no data plane, builds without clang and runs without root.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no daemon, 4 timed out.
@@ -12,6 +12,7 @@ mod batch;
 mod change;
 mod client;
 mod edit;
+mod events;
 mod failure;
 mod files;
 mod show;
@@ -51,6 +52,7 @@ fn run(args: Args) -> Result<(), Failure> {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
         Command::Status { workers } => view::status(&session, workers),
+        Command::Events(args) => events::follow(&session, &args),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

@@ -5,11 +5,15 @@
 //!
 //! One task serves one connection. A connection that does not send a request within
 //! [`HEADER_TIMEOUT`], or its body within [`BODY_TIMEOUT`], is closed, and any after
-//! [`CONNECTION_TIME`] unless it is a [`Stream`]; [`CONNECTIONS`] are served at a time, by TCP
-//! [`SCRAPES`], and further ones wait to be accepted.
+//! [`CONNECTION_TIME`] unless it is a [`Stream`]; one whose client takes nothing of what is sent for
+//! [`WRITE_TIMEOUT`] is closed too. [`CONNECTIONS`] are served at a time, by TCP [`SCRAPES`], and
+//! further ones wait to be accepted.
 
+mod events;
 mod metrics;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::pin::pin;
@@ -25,8 +29,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::eventloop::Command;
+use crate::events::Followers;
 
 pub(crate) use metrics::listen as listen_for_metrics;
 
@@ -34,6 +40,8 @@ const CONNECTIONS: usize = 512;
 const SCRAPES: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a client to take some of what is sent.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
 /// Of each request, as an extension: whether its connection is used for a reply without end.
@@ -42,7 +50,6 @@ struct Stream(Arc<AtomicBool>);
 
 impl Stream {
     /// The reply has no end: the connection may last.
-    #[expect(dead_code, reason = "for the pages that come next")]
     fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -53,9 +60,14 @@ impl Stream {
 }
 
 /// Serves clients of the control socket for as long as the daemon runs.
-pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    commands: mpsc::Sender<Command>,
+    followers: Followers,
+) {
     let http = http1::Builder::new();
-    serve_all(listener, routes::router(commands), (http, CONNECTIONS)).await;
+    let router = routes::router(commands).layer(Extension(followers));
+    serve_all(listener, router, (http, CONNECTIONS)).await;
 }
 
 /// Serves the metrics by TCP for as long as the daemon runs.
@@ -68,7 +80,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, commands: mpsc::Sender<
 
 /// What clients connect to.
 trait Accept {
-    type Client: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Client: AsyncRead + AsyncWrite + Send + 'static;
 
     fn next_client(&self) -> impl Future<Output = io::Result<Self::Client>> + Send;
 }
@@ -100,7 +112,7 @@ async fn serve_all(
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.next_client().await {
             Ok(stream) => {
-                tokio::spawn(serve_one(stream, router.clone(), (http.clone(), place)));
+                tokio::spawn(converse(stream, router.clone(), (http.clone(), place)));
             }
             Err(error) => {
                 // Out of descriptors, mostly: others must close theirs first.
@@ -111,12 +123,14 @@ async fn serve_all(
     }
 }
 
-/// Serves one connection, and gives its place back.
-async fn serve_one(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+/// Serves one client until it has gone, or its time is over, and gives its place back.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite,
     router: Router,
     (http, _place): (http1::Builder, OwnedSemaphorePermit),
 ) {
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
     let lasts = Stream::default();
     let service = TowerToHyperService::new(router.layer(Extension(lasts.clone())));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));

@@ -6,7 +6,7 @@
 //! netlink ──┤ Event        ┌─ poll_action ─▶ Join, Leave ─▶ memberships
 //! control ──┼──────▶ Relay ┤                 Apply ───────▶ data plane
 //! timer  ───┤   handle_*   └───────────────▶ Reply ───────▶ control
-//! plane  ───┘
+//! plane  ───┘                Tell ────────▶ log, followers
 //! ```
 //!
 //! Queues: `control` hands over at most [`COMMANDS`] commands; further clients wait in their own
@@ -29,13 +29,14 @@ use mcr_core::relay::{Guard, Now, Relay, Request};
 use mcr_core::resolve::route_queries;
 use mcr_core::rule::RuleKey;
 use mcr_dataplane::membership::JoinSockets;
-use mcr_dataplane::{DataPlane, Progress};
+use mcr_dataplane::{DataPlane, News, Progress};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
+use crate::events::Events;
 use crate::instance::Instance;
 use crate::metrics::Figures;
 use crate::sources::{Event, Signals, Sources};
@@ -62,9 +63,6 @@ pub(crate) struct Socket {
     pub(crate) metrics: Option<TcpListener>,
 }
 
-/// A rule, and why it does not run.
-type Problem = (RuleKey, String);
-
 /// Everything that the loop owns.
 struct Daemon<P> {
     instance: Instance,
@@ -79,9 +77,7 @@ struct Daemon<P> {
     memberships: JoinSockets,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
-    problems: BTreeSet<Problem>,
-    /// Those at the last tick that could have passed since.
-    passing: BTreeSet<Problem>,
+    events: Events,
     started: SystemTime,
     boot_id: String,
 }
@@ -120,8 +116,7 @@ pub(crate) async fn run(
         memberships: JoinSockets::default(),
         replies: BTreeMap::new(),
         next_request: 0,
-        problems: BTreeSet::new(),
-        passing: BTreeSet::new(),
+        events: Events::new(since_epoch.as_micros() as u64),
         started,
     };
     daemon.relay.handle_links(sources.links(&BTreeSet::new()).await?, Instant::now());
@@ -130,7 +125,7 @@ pub(crate) async fn run(
     if let Some(listener) = metrics {
         tokio::spawn(control::serve_metrics(listener, commands.clone()));
     }
-    tokio::spawn(control::serve(listener, commands));
+    tokio::spawn(control::serve(listener, commands, daemon.events.followers()));
     tracing::info!("ready");
     // Only a signal is a clean stop. After an error forwarding goes on, for the next start to take
     // over with the rules.
@@ -147,11 +142,15 @@ impl<P: DataPlane> Daemon<P> {
             // The plane's own events first: workers end and answer a few times a second at most.
             let event = tokio::select! {
                 biased;
-                applied = self.plane.next() => Event::Applied(applied),
+                news = self.plane.next() => match news {
+                    News::Applied(applied) => Event::Applied(applied),
+                    News::Event(event) => Event::Tell(event),
+                },
                 event = sources.next() => event,
             };
             match event {
                 Event::Applied(result) => self.relay.handle_applied(result),
+                Event::Tell(event) => self.events.tell(&event),
                 Event::Stop(signal) => {
                     tracing::info!(signal, "mcrd stops");
                     return Ok(());
@@ -173,8 +172,6 @@ impl<P: DataPlane> Daemon<P> {
                     self.read_counters();
                     self.memberships.bind_again();
                     self.relay.handle_timeout(Instant::now());
-                    self.log_problems();
-                    self.passing = self.relay.problems().into_keys().collect();
                 }
             }
             self.act(sources).await;
@@ -259,7 +256,7 @@ impl<P: DataPlane> Daemon<P> {
                     claims.into_iter().for_each(|claim| self.memberships.leave(claim));
                 }
                 Action::Resolve(next_hops) => sources.resolve(&next_hops),
-                Action::Note(text) => tracing::info!("{text}"),
+                Action::Tell(event) => self.events.tell(&event),
                 Action::Apply(change) => {
                     if let Progress::Done(result) = self.plane.apply(&change) {
                         self.relay.handle_applied(result);
@@ -275,21 +272,11 @@ impl<P: DataPlane> Daemon<P> {
                 Action::Reply(id, result) => self.reply(id, result),
             }
         }
-        self.log_problems();
     }
 
     fn reply(&mut self, id: RequestId, result: Result<Change, Refusal>) {
         match &result {
             Ok(change) if change.changed => {
-                let Change { generation, added, replaced, removed, .. } = change;
-                let counts = [added, replaced, removed].map(Vec::len);
-                tracing::info!(
-                    generation,
-                    added = counts[0],
-                    replaced = counts[1],
-                    removed = counts[2],
-                    "rules changed"
-                );
                 for warning in &change.warnings {
                     tracing::warn!("{warning}");
                 }
@@ -302,24 +289,6 @@ impl<P: DataPlane> Daemon<P> {
         }
     }
 
-    /// What may pass in a moment is told when it is still so at the next look.
-    fn log_problems(&mut self) {
-        let all = self.relay.problems();
-        let lasts =
-            |problem: &Problem| self.passing.contains(problem) || self.problems.contains(problem);
-        let told = |(problem, passing): (&Problem, &bool)| !passing || lasts(problem);
-        let problems: BTreeSet<Problem> =
-            all.iter().filter(|pair| told(*pair)).map(|(problem, _)| problem.clone()).collect();
-        for (rule, problem) in problems.difference(&self.problems) {
-            tracing::warn!(%rule, "{problem}");
-        }
-        let still: BTreeSet<&RuleKey> = all.keys().map(|(rule, _)| rule).collect();
-        for (rule, _) in self.problems.iter().filter(|(rule, _)| !still.contains(rule)) {
-            tracing::info!(%rule, "runs, or is gone");
-        }
-        self.problems = problems;
-    }
-
     fn read_counters(&mut self) {
         match self.plane.counters(self.relay.counter_bounds()) {
             Ok(counters) => self.relay.handle_counters(counters, Instant::now()),
@@ -328,6 +297,9 @@ impl<P: DataPlane> Daemon<P> {
     }
 
     async fn stop(mut self) {
+        // Whoever follows sees the end, and no broken connection.
+        self.events.close();
+        tokio::task::yield_now().await;
         self.plane.stop().await;
         self.instance.forget_rules();
     }

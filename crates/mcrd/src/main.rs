@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod control;
 mod eventloop;
+mod events;
 mod instance;
 mod logging;
 mod metrics;

@@ -31,6 +31,8 @@ pub(crate) enum Event {
     Command(Command),
     /// A change that the plane was given has ended.
     Applied(Applied),
+    /// The plane has something to tell.
+    Tell(mcr_core::event::Event),
     Tick,
 }
 

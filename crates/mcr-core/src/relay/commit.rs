@@ -9,6 +9,7 @@ use crate::action::{
     Action, Claim, OutputCounters, OutputId, PlaneChange, PlaneRule, RuleCounters, RuleId,
 };
 use crate::api::Change;
+use crate::event::{Event, NAMES};
 use crate::link::NextHop;
 use crate::refusal::Refusal;
 use crate::rule::{Origin, RuleKey};
@@ -31,9 +32,10 @@ impl Relay {
             let mut running = next.running;
             running.claims = next.plane.as_ref().map(|_| next.claims).unwrap_or_default();
             if let Some(plane) = &next.plane {
-                let notes = moved_sources(&key, &mut running.outputs, plane);
-                self.actions.extend(notes.map(Action::Note));
+                let moved = moved_sources(&key, &mut running.outputs, plane);
+                self.actions.extend(moved.map(Action::Tell));
             }
+            running.listens &= next.plane.is_some();
             running.installed = next.plane;
             self.running.insert(key, running);
         }
@@ -50,8 +52,12 @@ impl Relay {
                 self.actions.push_back(Action::SaveRuntime);
             }
         }
+        let mut change = self.describe(&transaction.differences, transaction.strict, false);
+        if change.changed {
+            self.actions.push_back(Action::Tell(rules_changed(&change)));
+        }
+        self.tell_states(transaction.now);
         if let Some(id) = transaction.reply_to {
-            let mut change = self.describe(&transaction.differences, transaction.strict, false);
             change.warnings.extend(warnings);
             self.actions.push_back(Action::Reply(id, Ok(change)));
         }
@@ -166,14 +172,22 @@ fn moved_sources(
     key: &RuleKey,
     outputs: &mut [RunningOutput],
     plane: &PlaneRule,
-) -> impl Iterator<Item = String> {
+) -> impl Iterator<Item = Event> {
     outputs.iter_mut().zip(&plane.outputs).filter_map(move |(output, plane)| {
         let is = plane.source?;
         let was = output.sent_from.replace(is)?;
-        let to = plane.destination;
-        (was != is)
-            .then(|| format!("{key}: what goes to {to} is sent from {is}, and no more from {was}"))
+        let (rule, output) = (key.clone(), plane.destination.to_string());
+        (was != is).then_some(Event::Source { rule, output, from: was, to: is })
     })
+}
+
+fn rules_changed(change: &Change) -> Event {
+    let Change { generation, added, replaced, removed, .. } = change;
+    let lists = [added, replaced, removed];
+    let few = lists.iter().map(|list| list.len()).sum::<usize>() <= NAMES;
+    let [added, replaced, removed] = lists.map(Vec::len);
+    let rules = lists.into_iter().flatten().filter(|_| few).cloned().collect();
+    Event::RulesChanged { generation: *generation, added, replaced, removed, rules }
 }
 
 fn is_runtime(difference: &Difference) -> bool {

@@ -1,4 +1,7 @@
 mod history;
+mod interfaces;
+mod states;
+mod streams;
 mod world;
 
 use super::*;
@@ -403,7 +406,8 @@ fn links_that_a_refused_change_has_missed_are_followed_at_the_retry() {
     let eth1 = "eth1".parse().unwrap();
     world.links.interfaces.get_mut(&eth1).unwrap().index = IfIndex(33);
     world.relay.handle_links(world.links.clone(), world.now);
-    while let Some(Action::Apply(change)) = world.relay.poll_action() {
+    while let Some(action) = world.relay.poll_action() {
+        let Action::Apply(change) = action else { continue };
         let result = world.apply(change);
         world.relay.handle_applied(result.map(|()| Vec::new()));
     }
@@ -497,30 +501,29 @@ fn by_router(world: &mut World, router: &str, destination: &str) {
 }
 
 #[test]
-fn a_moved_source_address_is_followed_and_noted() {
+fn a_moved_source_address_is_followed_and_told() {
     let mut world = World::new();
     let outputs = ["225.1.1.1:6000@eth1", "10.1.0.9@225.1.1.2:6000@eth1", "keep@225.1.1.3@eth1"];
     world.add(rule("a", "239.1.1.1:5000@eth0", &outputs));
     world.add(rule("b", "[ff3e::1]:5000@eth0", &["[ff1e::1]:6000@eth1"]));
-    assert_eq!(world.notes(), [""; 0]);
+    assert_eq!(world.sources(), [""; 0]);
     let eth1 = "eth1".parse().unwrap();
     world.link(|links| links.get_mut(&eth1).unwrap().addresses[0] = address("10.1.0.77"));
-    let note = "a: what goes to 225.1.1.1 is sent from 10.1.0.77, and no more from 10.1.0.9";
-    assert_eq!(world.notes(), [note]);
+    let note = "rule a: what goes to 225.1.1.1 is sent from 10.1.0.77, and no more from 10.1.0.9";
+    assert_eq!(world.sources(), [note]);
     world.link(|links| links.get_mut(&eth1).unwrap().addresses[1] = address("fd00:0:0:1::77"));
-    let note =
-        "b: what goes to [ff1e::1] is sent from fd00:0:0:1::77, and no more from fd00:0:0:1::9";
-    assert_eq!(world.notes(), [note]);
+    let note = "rule b: what goes to [ff1e::1] is sent from fd00:0:0:1::77, and no more from fd00:0:0:1::9";
+    assert_eq!(world.sources(), [note]);
     world.link(|links| links.get_mut(&eth1).unwrap().mtu = 9000);
-    assert_eq!(world.notes(), [""; 0]);
+    assert_eq!(world.sources(), [""; 0]);
     // An address that is deleted before the other is added is followed by it all the same.
     world.link(|links| {
         links.get_mut(&eth1).unwrap().addresses.remove(0);
     });
-    assert_eq!(world.notes(), [""; 0]);
+    assert_eq!(world.sources(), [""; 0]);
     world.link(|links| links.get_mut(&eth1).unwrap().addresses.push(address("10.1.0.9")));
-    let note = "a: what goes to 225.1.1.1 is sent from 10.1.0.9, and no more from 10.1.0.77";
-    assert_eq!(world.notes(), [note]);
+    let note = "rule a: what goes to 225.1.1.1 is sent from 10.1.0.9, and no more from 10.1.0.77";
+    assert_eq!(world.sources(), [note]);
 }
 
 #[test]

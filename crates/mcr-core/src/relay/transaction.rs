@@ -113,6 +113,7 @@ impl Relay {
                     }
                 }
                 if links != self.links {
+                    self.tell_interfaces(&links);
                     self.links = links;
                     self.begin_again(now);
                 }
@@ -224,15 +225,23 @@ impl Relay {
                     next_hops: BTreeSet::new(),
                     problem: None,
                     activity: super::Activity::default(),
+                    enabled: rule.enabled,
+                    silence: rule.silence,
+                    listens: false,
+                    told: super::Told::default(),
                 }
             }
         };
         running.outputs = outputs;
         running.next_hops.clear();
+        (running.enabled, running.silence) = (rule.enabled, rule.silence);
         let claims = Arc::default();
+        running.listens = false;
         let mut next = Next { running, plane: None, claims, missing: None, failed: None };
         if rule.enabled {
             let resolved = resolve(rule, &self.links);
+            let input = |missing: &Missing| missing.part == Part::Input;
+            next.running.listens = !resolved.missing.iter().any(input);
             // What will not pass by itself is told first.
             let missing = resolved.missing.into_iter().min_by_key(|missing| missing.sought);
             next.missing = missing.map(|Missing { refusal, sought, .. }| {

@@ -150,17 +150,6 @@ impl Relay {
         states
     }
 
-    /// Each rule with why it does not run, or not on all outputs, and whether that may pass in a
-    /// moment.
-    pub fn problems(&self) -> BTreeMap<(RuleKey, String), bool> {
-        let text = |(key, running): (&RuleKey, &Running)| match running.problem.as_ref()? {
-            Problem::Waiting(r) => Some(((key.clone(), format!("waiting: {r}")), false)),
-            Problem::Sought(r) => Some(((key.clone(), format!("waiting: {r}")), true)),
-            Problem::Failed(r) => Some(((key.clone(), format!("failed: {r}")), false)),
-        };
-        self.running.iter().filter_map(text).collect()
-    }
-
     /// The counters of all rules, or of the one asked for. `interface_dropped` tells what an
     /// interface itself has dropped on sending.
     pub fn stats(
@@ -226,6 +215,11 @@ impl Relay {
     }
 }
 
+/// RFC 3339 in UTC, to the millisecond.
+pub(crate) fn time_ms(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
 /// RFC 3339 in UTC, to the second.
 pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
@@ -237,15 +231,23 @@ fn time_to_the_millisecond(at: SystemTime) -> String {
 }
 
 fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
-    let recent = |at: Instant| now.monotonic.saturating_duration_since(at) <= FORWARDING;
-    match &running.problem {
-        _ if !entry.rule.enabled => (State::Disabled, None),
-        Some(Problem::Waiting(refusal) | Problem::Sought(refusal)) => {
-            (State::Waiting, Some(refusal.to_string()))
+    let (state, reason) = running.state(entry.rule.enabled, now.monotonic);
+    (state, reason.map(ToString::to_string))
+}
+
+impl Running {
+    /// The state at a moment, and why it waits or has failed.
+    pub(super) fn state(&self, enabled: bool, now: Instant) -> (State, Option<&Refusal>) {
+        let recent = |at: Instant| now.saturating_duration_since(at) <= FORWARDING;
+        match &self.problem {
+            _ if !enabled => (State::Disabled, None),
+            Some(Problem::Waiting(refusal) | Problem::Sought(refusal)) => {
+                (State::Waiting, Some(refusal))
+            }
+            Some(Problem::Failed(refusal)) => (State::Failed, Some(refusal)),
+            None if self.activity.last_packet.is_some_and(recent) => (State::Forwarding, None),
+            None => (State::Idle, None),
         }
-        Some(Problem::Failed(refusal)) => (State::Failed, Some(refusal.to_string())),
-        None if running.activity.last_packet.is_some_and(recent) => (State::Forwarding, None),
-        None => (State::Idle, None),
     }
 }
 

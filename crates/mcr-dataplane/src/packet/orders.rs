@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use mcr_core::action::PlaneChange;
+use mcr_core::event::{Event as Told, WorkerChange};
 use mcr_core::link::IfIndex;
 use mcr_core::relay::Limits;
 use mcr_core::supervisor::{ChangeId, Incarnation, Order, WorkerId};
@@ -22,7 +23,7 @@ impl PacketPlane {
         while let Some(order) = self.supervisor.poll_order() {
             match order {
                 Order::Start(worker, incarnation) => self.start(worker, incarnation),
-                Order::Send(worker, id) => self.tell(worker, |plane, process| {
+                Order::Send(worker, id) => self.say(worker, |plane, process| {
                     let Some(change) = plane.change.as_ref().filter(|change| change.id == id)
                     else {
                         return Ok(());
@@ -32,7 +33,7 @@ impl PacketPlane {
                     let message = ToWorker::Table { change: id.0, outputs };
                     channel::send(process.channel.as_fd(), &message, &[change.memory.as_fd()])
                 }),
-                Order::Ping(worker, id) => self.tell(worker, |_, process| {
+                Order::Ping(worker, id) => self.say(worker, |_, process| {
                     channel::send(process.channel.as_fd(), &ToWorker::Ping(id.0), &[])
                 }),
                 Order::Kill(worker) => {
@@ -47,13 +48,17 @@ impl PacketPlane {
 
     /// Says something to a worker. One that cannot be spoken to is killed, and told all when it is
     /// started again.
-    fn tell(&mut self, worker: WorkerId, say: impl FnOnce(&Self, &mut Process) -> io::Result<()>) {
+    fn say(&mut self, worker: WorkerId, say: impl FnOnce(&Self, &mut Process) -> io::Result<()>) {
         let Some(mut process) = self.processes[worker.0 as usize].take() else { return };
         if let Err(error) = say(self, &mut process) {
             process.said.get_or_insert_with(|| format!("its channel failed: {error}"));
             process.kill();
         }
         self.processes[worker.0 as usize] = Some(process);
+    }
+
+    fn tell(&mut self, worker: WorkerId, pid: Option<u32>, change: WorkerChange) {
+        self.told.push_back(Told::Worker { worker: worker.0 + 1, pid, change });
     }
 
     fn start(&mut self, worker: WorkerId, incarnation: Incarnation) {
@@ -64,11 +69,11 @@ impl PacketPlane {
         match Process::spawn(worker, incarnation, &arguments, sender) {
             Ok(process) => {
                 self.processes[number] = Some(process);
-                self.tell(worker, |plane, process| plane.hand_everything(worker, process));
+                self.say(worker, |plane, process| plane.hand_everything(worker, process));
             }
             Err(error) => {
                 let why = format!("cannot be started: {error}");
-                tracing::error!(worker = worker.0 + 1, %error, "worker not started");
+                self.tell(worker, None, WorkerChange::NotStarted(why.clone()));
                 self.supervisor.handle_start_failed(worker, incarnation, why, Instant::now());
             }
         }
@@ -121,7 +126,8 @@ impl PacketPlane {
         let (number, pid) = (worker.0 + 1, process.pid);
         match what {
             What::Said(FromWorker::Synced) => {
-                tracing::info!(worker = number, pid, "worker runs");
+                let restarts = incarnation.0;
+                self.tell(worker, Some(pid), WorkerChange::Runs { restarts });
                 self.supervisor.handle_synced(worker, incarnation, now);
             }
             What::Said(FromWorker::Answered(id)) => {
@@ -133,8 +139,8 @@ impl PacketPlane {
             What::Said(FromWorker::Failed(why)) => process.said = Some(why),
             What::Exited(status) => {
                 let why = process::describe(status, process.said.as_deref());
-                tracing::warn!(worker = number, pid, why, "worker ended");
                 *slot = None;
+                self.tell(worker, Some(pid), WorkerChange::Ended(why.clone()));
                 self.supervisor.handle_exited(worker, incarnation, why, now);
             }
         }
@@ -184,7 +190,7 @@ impl PacketPlane {
         }
         let inputs = BTreeSet::from([index]);
         for number in (0..self.workers()).map(WorkerId) {
-            self.tell(number, |plane, process| {
+            self.say(number, |plane, process| {
                 process.inputs.remove(&index);
                 plane.hand_sockets(number, process, &inputs)
             });

@@ -9,7 +9,7 @@ use mcr_core::packet::PacketOptions;
 use mcr_core::relay::Limits;
 use mcr_dataplane::bpf::{self, Attach, BpfPlane};
 use mcr_dataplane::packet::{self, PacketPlane, worker};
-use mcr_dataplane::{Applied, DataPlane, Progress};
+use mcr_dataplane::{Applied, DataPlane, News, Progress};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::namespace::DEADLINE;
@@ -88,7 +88,7 @@ impl TestPlane {
                 let applied = match plane.apply(change) {
                     Progress::Done(applied) => applied,
                     Progress::Pending => runtime
-                        .block_on(async { tokio::time::timeout(DEADLINE, plane.next()).await })
+                        .block_on(async { tokio::time::timeout(DEADLINE, ended(plane)).await })
                         .expect("an answer before the deadline"),
                 };
                 assert!(!matches!(&applied, Ok(warnings) if !warnings.is_empty()), "{applied:?}");
@@ -101,7 +101,7 @@ impl TestPlane {
     pub(crate) fn idle(&mut self, time: Duration) {
         let Self { plane, runtime } = self;
         if let Plane::Packet(plane) = plane {
-            let idle = runtime.block_on(async { tokio::time::timeout(time, plane.next()).await });
+            let idle = runtime.block_on(async { tokio::time::timeout(time, ended(plane)).await });
             assert!(idle.is_err(), "no change is pending: {idle:?}");
         }
     }
@@ -143,4 +143,13 @@ fn is_a_worker() {
     let cpu = arguments.last().unwrap().parse().unwrap();
     let channel = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     worker::run(channel, cpu).unwrap();
+}
+
+/// The end of the pending change.
+async fn ended(plane: &mut PacketPlane) -> Applied {
+    loop {
+        if let News::Applied(applied) = plane.next().await {
+            return applied;
+        }
+    }
 }

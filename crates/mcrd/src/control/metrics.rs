@@ -68,7 +68,7 @@ const INDEX: &str = "<!DOCTYPE html>\n<html lang=\"en\"><head><title>MCR</title>
                      <p>MCR, a multicast relay: <a href=\"/metrics\">metrics</a> for Prometheus.\
                      </p></body></html>\n";
 
-pub(super) async fn metrics(State(commands): Commands, headers: HeaderMap) -> Reply {
+pub(super) async fn metrics(State(commands): State<Commands>, headers: HeaderMap) -> Reply {
     let figures = answer(&commands, Command::Figures).await?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());

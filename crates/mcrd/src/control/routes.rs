@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::{BODY_TIMEOUT, metrics};
 use crate::eventloop::Command;
 
-pub(super) type Commands = State<mpsc::Sender<Command>>;
+pub(super) type Commands = mpsc::Sender<Command>;
 
 pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
     Router::new()
@@ -30,6 +30,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics::metrics))
+        .route("/v1/events", get(super::events::events))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(commands)
@@ -72,23 +73,28 @@ impl From<Refusal> for Refused {
 
 pub(super) type Reply = Result<Response, Refused>;
 
-async fn list(State(commands): Commands) -> Reply {
+async fn list(State(commands): State<Commands>) -> Reply {
     ask(&commands, |reply| Command::List(None, reply)).await
 }
 
-async fn show(State(commands): Commands, Name(name): Name) -> Reply {
+async fn show(State(commands): State<Commands>, Name(name): Name) -> Reply {
     let key = RuleKey::from_user(&name);
     ask(&commands, |reply| Command::List(Some(key), reply)).await
 }
 
-async fn add(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
+async fn add(State(commands): State<Commands>, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
     let guard = guard(&headers, &uri)?;
     let rule = read::<RuleSpec>(body, b'{').await?.check()?;
     let request = Request::Steps(vec![RuleStep::Add(rule)]);
     ask(&commands, |reply| Command::Change(request, guard, reply)).await
 }
 
-async fn steps(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
+async fn steps(
+    State(commands): State<Commands>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Reply {
     let guard = guard(&headers, &uri)?;
     let steps = read::<Vec<Step>>(body, b'[').await?;
     let step = |step| {
@@ -104,7 +110,12 @@ async fn steps(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Bo
     ask(&commands, |reply| Command::Change(Request::Steps(steps), guard, reply)).await
 }
 
-async fn apply(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Body) -> Reply {
+async fn apply(
+    State(commands): State<Commands>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Reply {
     let guard = guard(&headers, &uri)?;
     let allow_empty = flags(&uri)?.allow_empty;
     let RuleSet { rules } = read(body, b'{').await?;
@@ -114,7 +125,7 @@ async fn apply(State(commands): Commands, headers: HeaderMap, uri: Uri, body: Bo
 }
 
 async fn put(
-    State(commands): Commands,
+    State(commands): State<Commands>,
     Name(name): Name,
     headers: HeaderMap,
     uri: Uri,
@@ -140,7 +151,7 @@ async fn put(
 }
 
 async fn remove(
-    State(commands): Commands,
+    State(commands): State<Commands>,
     Name(name): Name,
     headers: HeaderMap,
     uri: Uri,
@@ -150,11 +161,11 @@ async fn remove(
     ask(&commands, |reply| Command::Change(request, guard, reply)).await
 }
 
-async fn reload(State(commands): Commands) -> Reply {
+async fn reload(State(commands): State<Commands>) -> Reply {
     ask(&commands, Command::Reload).await
 }
 
-async fn stats(State(commands): Commands, uri: Uri) -> Reply {
+async fn stats(State(commands): State<Commands>, uri: Uri) -> Reply {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Only {
@@ -166,7 +177,7 @@ async fn stats(State(commands): Commands, uri: Uri) -> Reply {
     ask(&commands, |reply| Command::Stats(only, reply)).await
 }
 
-async fn status(State(commands): Commands) -> Reply {
+async fn status(State(commands): State<Commands>) -> Reply {
     ask(&commands, Command::Status).await
 }
 
@@ -174,7 +185,8 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/reload and /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/events, /v1/reload and \
+         /metrics",
     ))
 }
 
@@ -248,7 +260,7 @@ fn flags(uri: &Uri) -> Result<Flags, Refusal> {
     query(uri)
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     Query::try_from_uri(uri).map(|Query(value)| value).map_err(|error| {
         Refusal::new(
             Code::Malformed,

@@ -4,7 +4,7 @@ use mcr_core::api::{Change, RuleSpec};
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Request};
 use mcr_core::rule::Rule;
-use mcr_dataplane::DataPlane;
+use mcr_dataplane::{DataPlane, News};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -64,8 +64,10 @@ impl<P: DataPlane> Daemon<P> {
             match receiver.try_recv() {
                 Ok(result) => return result,
                 Err(TryRecvError::Empty) => {
-                    let applied = self.plane.next().await;
-                    self.relay.handle_applied(applied);
+                    match self.plane.next().await {
+                        News::Applied(applied) => self.relay.handle_applied(applied),
+                        News::Event(event) => self.events.tell(&event),
+                    }
                     self.act(sources).await;
                 }
                 Err(TryRecvError::Closed) => {

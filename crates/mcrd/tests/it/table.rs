@@ -83,6 +83,8 @@ behaviours! {
                 what_is_saved_can_be_applied_and_changes_nothing,
                 a_rule_keeps_its_counters_while_it_is_disabled,
                 wait_ends_when_the_rule_is_there_or_when_time_is_up;
+            events:
+                streams_rules_and_interfaces_are_told_as_they_change;
             forwarding:
                 a_stream_goes_through_and_is_counted,
                 fifty_streams_keep_apart,
@@ -205,6 +207,10 @@ behaviours! {
                 another_tc_program_on_the_hook_still_runs;
         }
         packet: {
+            events:
+                a_worker_that_ends_and_runs_again_is_told,
+                what_was_told_is_replayed_and_what_is_not_wanted_left_out,
+                a_slow_follower_is_told_how_much_it_has_missed;
             rings:
                 rings_that_are_made_hold_up_nobody,
                 a_block_ring_relays_everything,

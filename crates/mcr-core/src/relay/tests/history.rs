@@ -15,6 +15,8 @@ enum Event {
     Link(u32, u8),
     Host(u8),
     Refuse(Option<u8>, RefusePlane),
+    Packets(RuleKey),
+    Tick(u8),
     Time,
 }
 
@@ -32,7 +34,9 @@ fn random_rule() -> impl Strategy<Value = Rule> {
         let outputs: Vec<&str> =
             (0..3).filter(|n| outputs & 1 << n != 0).map(|n| places[n]).collect();
         let rule = rule(["", "a", "b", "c"][name], &input, &outputs);
-        Rule { enabled: options != 0, join: options != 1, ..rule }
+        let silence = Silence::After(Duration::from_secs(options.into()));
+        let silence = if options == 0 { Silence::Never } else { silence };
+        Rule { enabled: options != 0, join: options != 1, silence, ..rule }
     })
 }
 
@@ -65,6 +69,8 @@ fn random_event() -> impl Strategy<Value = Event> {
         2 => (0..3u32, 0..5u8).prop_map(|(n, change)| Event::Link(n, change)),
         1 => (0..5u8).prop_map(Event::Host),
         1 => (proptest::option::of(0..3u8), plane).prop_map(|(join, plane)| Event::Refuse(join, plane)),
+        2 => random_key().prop_map(Event::Packets),
+        2 => (1..25u8).prop_map(Event::Tick),
         1 => Just(Event::Time),
     ]
 }
@@ -191,6 +197,8 @@ proptest! {
                     world.refuse_group = group.map(|n| [239, 1, 1, n].into());
                     world.refuse_plane = plane;
                 }
+                Event::Packets(key) => world.more_packets(&key),
+                Event::Tick(times) => (0..times).for_each(|_| world.tick()),
                 Event::Time => world.wait(RETRY),
             }
             let rules = world.relay.table.iter().map(|(k, e)| (k.clone(), (e.rule.clone(), e.origin)));

@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 use super::super::*;
 use crate::action::PlaneChange;
 use crate::api::{Change, RuleStats};
+use crate::event::Event;
 use crate::flow::InterfaceName;
 use crate::link::{Link, LinkAddress, LinkKind, Mac};
 use crate::refusal::Code;
@@ -33,8 +34,12 @@ pub(super) struct World {
     pub(super) counters: Counters,
     pub(super) asked: BTreeSet<RequestId>,
     pub(super) replies: BTreeMap<RequestId, Result<Change, Refusal>>,
-    /// What the last step did.
+    /// What the last step did, but for what it told.
     pub(super) did: Vec<Action>,
+    /// What the last step told.
+    pub(super) told: Vec<Event>,
+    /// Of each rule: the state that was told last, and whether its stream flows, as was told.
+    heard: BTreeMap<RuleId, (Option<State>, bool)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +77,8 @@ impl World {
             asked: BTreeSet::new(),
             replies: BTreeMap::new(),
             did: Vec::new(),
+            told: Vec::new(),
+            heard: BTreeMap::new(),
         };
         world.link(|links| {
             let lo = Link { kind: LinkKind::Loopback, ..link(1, "127.0.0.1") };
@@ -174,7 +181,26 @@ impl World {
             let counters = &mut self.counters.outputs[output.id.0 as usize];
             (counters.offered, counters.forwarded) = (volume, volume);
         }
+        self.read();
+    }
+
+    /// One more packet of a rule, if there is such a rule.
+    pub(super) fn more_packets(&mut self, rule: &RuleKey) {
+        let Some(running) = self.relay.running.get(rule) else { return };
+        let packets = self.counters.rules[running.id.0 as usize].matched.packets + 1;
+        self.count(rule.as_str(), packets);
+    }
+
+    /// The counters are read.
+    pub(super) fn read(&mut self) {
         self.relay.handle_counters(self.counters.clone(), self.now);
+        self.settle();
+    }
+
+    /// Half a second passes, and the counters are read.
+    pub(super) fn tick(&mut self) {
+        self.now += Duration::from_millis(500);
+        self.read();
     }
 
     pub(super) fn clocks(&self) -> Now {
@@ -213,9 +239,12 @@ impl World {
     /// Carries out all actions, then compares the world with what the rules ask for.
     pub(super) fn settle(&mut self) {
         self.did.clear();
+        self.told.clear();
         let held = self.joined.clone();
         while let Some(action) = self.relay.poll_action() {
-            self.did.push(action.clone());
+            if !matches!(action, Action::Tell(_)) {
+                self.did.push(action.clone());
+            }
             match action {
                 Action::Join(claims) => {
                     let results = claims.into_iter().map(|claim| (claim, self.join(claim)));
@@ -237,12 +266,40 @@ impl World {
                     assert!(self.asked.contains(&id));
                     assert!(self.replies.insert(id, result).is_none(), "two replies to {id:?}");
                 }
-                Action::Note(_) | Action::SaveRuntime => {}
+                Action::Tell(event) => self.hear(event),
+                Action::SaveRuntime => {}
             }
         }
         let left: BTreeSet<Claim> = self.did.iter().flat_map(leaves).collect();
         assert_eq!(held.intersection(&left).find(|claim| self.joined.contains(claim)), None);
         self.judge();
+    }
+
+    /// States are told one after the other, starts and silences in turns.
+    fn hear(&mut self, event: Event) {
+        let id = |rule: &RuleKey| self.relay.running[rule].id;
+        match &event {
+            Event::RuleState { rule, from, to, reason } => {
+                let (state, _) = self.heard.entry(id(rule)).or_default();
+                assert!(
+                    from.is_none() || state.unwrap_or(State::Idle) == from.unwrap(),
+                    "{event:?}"
+                );
+                assert_eq!(reason.is_some(), matches!(to, State::Waiting | State::Failed));
+                *state = Some(*to);
+            }
+            Event::StreamStarted { rule, .. } | Event::StreamSilent { rule, .. } => {
+                let started = matches!(event, Event::StreamStarted { .. });
+                let (_, flows) = self.heard.entry(id(rule)).or_default();
+                assert_ne!(*flows, started, "told twice: {event:?}");
+                *flows = started;
+            }
+            Event::Source { .. } | Event::Interface { .. } | Event::RulesChanged { .. } => {}
+            Event::SecondSender { .. } | Event::Worker { .. } | Event::Missed { .. } => {
+                panic!("not of the relay: {event:?}")
+            }
+        }
+        self.told.push(event);
     }
 
     fn join(&mut self, claim: Claim) -> Result<(), Refusal> {
@@ -290,6 +347,7 @@ impl World {
             let end = self.counters.rules.len().max(id.0 as usize + 1);
             self.counters.rules.resize(end, RuleCounters::default());
             self.counters.rules[id.0 as usize] = RuleCounters::default();
+            self.heard.remove(&id);
         }
         for id in change.fresh_outputs {
             let end = self.counters.outputs.len().max(id.0 as usize + 1);
@@ -350,7 +408,7 @@ impl World {
             Action::Join(_)
             | Action::Leave(_)
             | Action::Resolve(_)
-            | Action::Note(_)
+            | Action::Tell(_)
             | Action::Reply(..)
             | Action::SaveRuntime => None,
         });
@@ -369,17 +427,10 @@ impl World {
         self.did.iter().map(|action| leaves(action).len()).sum()
     }
 
-    pub(super) fn notes(&self) -> Vec<&str> {
-        let notes = self.did.iter().map(|action| match action {
-            Action::Note(note) => Some(note.as_str()),
-            Action::Join(_)
-            | Action::Apply(_)
-            | Action::Leave(_)
-            | Action::Resolve(_)
-            | Action::Reply(..)
-            | Action::SaveRuntime => None,
-        });
-        notes.flatten().collect()
+    /// What the last step told of the addresses that outputs are sent from.
+    pub(super) fn sources(&self) -> Vec<String> {
+        let events = self.told.iter().filter(|event| matches!(event, Event::Source { .. }));
+        events.map(|event| event.view(1, self.clocks()).message).collect()
     }
 }
 
