@@ -11,6 +11,7 @@ pub mod action;
 pub mod api;
 pub mod flow;
 pub mod forward;
+pub mod inspect;
 pub mod link;
 pub mod packet;
 pub mod rate;
