@@ -94,7 +94,7 @@ impl Flow {
     fn rtp(&mut self, payload: &[u8], (time, batch): (u64, u64)) -> Option<(Place, usize)> {
         let header = Header::parse(payload)?;
         let place = self.rtp.get_or_insert_default().observe(&header, time, batch);
-        Some((place, header.length))
+        Some((place, header.header_len))
     }
 
     fn ts(&mut self, payload: &[u8], batch: u64) -> bool {

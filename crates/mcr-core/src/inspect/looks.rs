@@ -1,7 +1,9 @@
-//! What a UDP payload looks like, by its own bytes alone.
+//! What one payload looks like, by its first bytes. A look is a hint: a few bytes may look like
+//! anything, so whoever shows it waits until several packets of a stream agree.
 
-use super::rtp::Header;
-use super::ts::{PACKET, SYNC};
+pub use super::rtp::Header as RtpLook;
+pub use super::ts::PACKET as TS_PACKET;
+use super::ts::SYNC;
 
 /// What a payload is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,25 +16,30 @@ pub enum Kind {
     RtpTs,
 }
 
-impl Kind {
-    /// The name in replies.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rtp => "rtp",
-            Self::Ts => "ts",
-            Self::RtpTs => "rtp+ts",
-        }
-    }
+/// Whether it looks like an MPEG transport stream: the sync byte at 0, and every 188 bytes within
+/// what there is.
+pub fn ts(payload: &[u8]) -> bool {
+    !payload.is_empty() && payload.iter().step_by(TS_PACKET).all(|byte| *byte == SYNC)
 }
 
-/// What a payload of `length` bytes looks like, which begins with `start` and may be cut short.
+/// Whether it looks like RTP, and not RTCP: what its header says.
+pub fn rtp(payload: &[u8]) -> Option<RtpLook> {
+    RtpLook::parse(payload)
+}
+
+/// What a payload of `length` bytes looks like, which begins with `start` and may be cut short:
+/// transport streams are in whole packets, and RTP has a payload type that RFC 3551 assigns or
+/// leaves to be agreed on.
 pub fn looks_like(start: &[u8], length: usize) -> Option<Kind> {
-    kind(start, |start, before| looks_like_ts(start, length - before))
+    kind(start, |start, before| {
+        let length = length.saturating_sub(before);
+        length > 0 && length.is_multiple_of(TS_PACKET) && ts(start)
+    })
 }
 
 /// What a payload looks like that begins with `start` and has any length.
 pub fn begins_like(start: &[u8]) -> Option<Kind> {
-    kind(start, |start, _| has_syncs(start))
+    kind(start, |start, _| ts(start))
 }
 
 /// `is_ts` judges what begins after so many bytes.
@@ -40,27 +47,7 @@ fn kind(start: &[u8], is_ts: impl Fn(&[u8], usize) -> bool) -> Option<Kind> {
     if is_ts(start, 0) {
         return Some(Kind::Ts);
     }
-    let header = Header::parse(start).filter(is_known)?;
-    let inside = is_ts(&start[header.length..], header.length);
+    let header = rtp(start).filter(|look| matches!(look.payload_type, 0..=34 | 96..=127))?;
+    let inside = is_ts(&start[header.header_len..], header.header_len);
     Some(if inside { Kind::RtpTs } else { Kind::Rtp })
-}
-
-/// Whether a payload that begins with `start` can be RTP (RFC 3550 §5.1) of a payload type that RFC
-/// 3551 assigns or leaves to be agreed on. RTCP is not (RFC 5761 §4).
-pub fn looks_like_rtp(start: &[u8]) -> bool {
-    Header::parse(start).as_ref().is_some_and(is_known)
-}
-
-/// Whether a payload of `length` bytes that begins with `start` is whole packets of a transport
-/// stream (ISO/IEC 13818-1 §2.4.3), as far as their sync bytes are there.
-pub fn looks_like_ts(start: &[u8], length: usize) -> bool {
-    length >= PACKET && length.is_multiple_of(PACKET) && has_syncs(start)
-}
-
-fn has_syncs(start: &[u8]) -> bool {
-    !start.is_empty() && start.iter().step_by(PACKET).all(|byte| *byte == SYNC)
-}
-
-fn is_known(header: &Header) -> bool {
-    matches!(header.payload_type, 0..=34 | 96..=127)
 }

@@ -24,13 +24,13 @@ pub struct Header {
     /// What the payload is, 0 to 127 (RFC 3551 §6).
     pub payload_type: u8,
     /// Grows by one with each packet, modulo 65,536.
-    pub number: u16,
+    pub sequence: u16,
     /// When the payload was made, in units of its clock.
     pub timestamp: u32,
     /// Who made it.
     pub ssrc: u32,
     /// Bytes of the header: its contributing sources and its extension included.
-    pub length: usize,
+    pub header_len: usize,
 }
 
 impl Header {
@@ -43,18 +43,18 @@ impl Header {
             return None;
         }
         let sources = usize::from(flags & 0xf) * 4;
-        let mut length = FIXED + sources;
+        let mut header_len = FIXED + sources;
         if flags & 0x10 != 0 {
             // Two bytes that the profile defines, and a length in words without these four bytes.
             let [_, _, l0, l1] = *rest.get(sources..)?.first_chunk::<4>()?;
-            length += 4 + usize::from(u16::from_be_bytes([l0, l1])) * 4;
+            header_len += 4 + usize::from(u16::from_be_bytes([l0, l1])) * 4;
         }
-        (length <= packet.len()).then(|| Self {
+        (header_len <= packet.len()).then(|| Self {
             payload_type: kind & 0x7f,
-            number: u16::from_be_bytes([n0, n1]),
+            sequence: u16::from_be_bytes([n0, n1]),
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             ssrc: u32::from_be_bytes([s0, s1, s2, s3]),
-            length,
+            header_len,
         })
     }
 }

@@ -53,10 +53,10 @@ impl Session {
     }
 
     fn on_probation(&mut self, header: &Header, time: u64, batch: u64) -> Place {
-        let next = header.number.wrapping_add(1);
+        let next = header.sequence.wrapping_add(1);
         let candidate = self.candidates.iter_mut().find(|(ssrc, _)| *ssrc == header.ssrc);
         match candidate {
-            Some((_, follows)) if *follows == header.number => {
+            Some((_, follows)) if *follows == header.sequence => {
                 self.candidates.retain(|(ssrc, _)| *ssrc != header.ssrc);
                 self.admit(header, time, batch);
                 Place::Ahead

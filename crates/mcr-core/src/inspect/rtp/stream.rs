@@ -91,7 +91,7 @@ impl Stream {
     /// A stream whose first two packets were in order, of which this is the second.
     pub fn new(second: &Header, batch: u64) -> Self {
         Self {
-            highest: second.number,
+            highest: second.sequence,
             missing: 0,
             run: 0,
             age: 1,
@@ -109,8 +109,8 @@ impl Stream {
             let Counts { lost, longest_gap, restarts, .. } = self.counts();
             self.mark = Mark { batch, lost, longest_gap, restarts };
         }
-        let ahead = header.number.wrapping_sub(self.highest);
-        let behind = self.highest.wrapping_sub(header.number);
+        let ahead = header.sequence.wrapping_sub(self.highest);
+        let behind = self.highest.wrapping_sub(header.sequence);
         if behind < MAX_MISORDER {
             return (self.late(behind), false);
         }
@@ -118,7 +118,7 @@ impl Stream {
             let known = if ahead < MAX_DROPOUT { u64::from(ahead) - 1 } else { 0 };
             self.counts.unseen += known;
             self.counts.packets += 1;
-            self.begin(header.number, 0);
+            self.begin(header.sequence, 0);
             return (Place::Ahead, false);
         }
         if ahead < MAX_DROPOUT {
@@ -126,13 +126,13 @@ impl Stream {
             self.counts.packets += 1;
             return (Place::Ahead, false);
         }
-        if self.follows == Some(header.number) {
+        if self.follows == Some(header.sequence) {
             self.counts.packets += 2;
             self.counts.restarts += 1;
-            self.begin(header.number, 1);
+            self.begin(header.sequence, 1);
             return (Place::Ahead, false);
         }
-        let before = self.follows.replace(header.number.wrapping_add(1));
+        let before = self.follows.replace(header.sequence.wrapping_add(1));
         (Place::Astray, before.is_some())
     }
 

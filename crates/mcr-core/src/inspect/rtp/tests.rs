@@ -37,15 +37,18 @@ fn counts(numbers: impl IntoIterator<Item = u16>) -> Counts {
 fn a_header_is_as_long_as_its_sources_and_its_extension() {
     let plain = packet(7, 0x0102_0304, 0xcafe);
     let parsed = Header::parse(&plain).unwrap();
-    let Header { payload_type, number, timestamp, ssrc, length } = parsed;
-    assert_eq!((payload_type, number, timestamp, ssrc, length), (33, 7, 0x0102_0304, 0xcafe, 12));
+    let Header { payload_type, sequence, timestamp, ssrc, header_len } = parsed;
+    assert_eq!(
+        (payload_type, sequence, timestamp, ssrc, header_len),
+        (33, 7, 0x0102_0304, 0xcafe, 12)
+    );
     let mut long = plain.clone();
     (long[0], long[1]) = (0xb2, 0x80 | 96);
     long.extend([0; 8]);
     long.extend([0xbe, 0xde, 0, 2]);
     long.extend([0; 8]);
     let parsed = Header::parse(&long).unwrap();
-    assert_eq!((parsed.length, parsed.payload_type), (32, 96));
+    assert_eq!((parsed.header_len, parsed.payload_type), (32, 96));
     for cut in 0..long.len() {
         assert_eq!(Header::parse(&long[..cut]), None, "{cut}");
     }
