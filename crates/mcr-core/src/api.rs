@@ -6,6 +6,7 @@
 
 mod config;
 mod events;
+mod inspect;
 mod output;
 mod stats;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use config::{
     PacketSpec, ParsedConfig, Place, check_rules, parse_config, render_config,
 };
 pub use events::EventView;
+pub use inspect::{InspectStats, RtpCounts, RtpStats, SsrcStats, TsStats};
 pub use output::{OutputSpec, Setting};
 pub use stats::{
     Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,

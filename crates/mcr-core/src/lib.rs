@@ -12,6 +12,7 @@ pub mod api;
 pub mod event;
 pub mod flow;
 pub mod forward;
+pub mod inspect;
 pub mod link;
 pub mod packet;
 pub mod rate;

@@ -37,6 +37,7 @@ use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
 use crate::events::Events;
+use crate::inspection::Inspection;
 use crate::instance::Instance;
 use crate::metrics::Figures;
 use crate::sources::{Event, Signals, Sources};
@@ -75,6 +76,7 @@ struct Daemon<P> {
     /// Why this one, when it was not named.
     why: Option<String>,
     memberships: JoinSockets,
+    inspection: Inspection,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
     events: Events,
@@ -114,6 +116,7 @@ pub(crate) async fn run(
         plane,
         why,
         memberships: JoinSockets::default(),
+        inspection: Inspection::default(),
         replies: BTreeMap::new(),
         next_request: 0,
         events: Events::new(since_epoch.as_micros() as u64),
@@ -269,9 +272,14 @@ impl<P: DataPlane> Daemon<P> {
                         tracing::error!(%error, "rules not kept; a crash now would lose the last change");
                     }
                 }
-                Action::Reply(id, result) => self.reply(id, result),
+                Action::Reply(id, result) => {
+                    // What comes after the reply is inspected.
+                    self.inspection.follow(&self.relay).await;
+                    self.reply(id, result);
+                }
             }
         }
+        self.inspection.follow(&self.relay).await;
     }
 
     fn reply(&mut self, id: RequestId, result: Result<Change, Refusal>) {

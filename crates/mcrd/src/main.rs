@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod eventloop;
 mod events;
+mod inspection;
 mod instance;
 mod logging;
 mod metrics;

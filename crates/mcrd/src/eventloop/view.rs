@@ -27,7 +27,8 @@ impl<P: DataPlane> Daemon<P> {
         only: Option<&RuleKey>,
         transmit_drops: &BTreeMap<String, u64>,
     ) -> Result<Stats, Refusal> {
-        let rules = self.relay.stats(only, now(), transmit_drops)?;
+        let mut rules = self.relay.stats(only, now(), transmit_drops)?;
+        self.inspection.show(&mut rules);
         let boot_id = self.boot_id.clone();
         Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
     }
