@@ -9,8 +9,10 @@
 
 pub mod action;
 pub mod api;
+pub mod discover;
 pub mod flow;
 pub mod forward;
+pub mod inspect;
 pub mod link;
 pub mod packet;
 pub mod rate;

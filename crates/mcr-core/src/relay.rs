@@ -19,6 +19,7 @@
 mod commit;
 mod ids;
 mod request;
+mod takers;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -40,6 +41,7 @@ use crate::rule::RuleKey;
 use crate::table::RuleTable;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
+pub use takers::Takers;
 use transaction::Phase;
 pub use view::{Now, State, time};
 

@@ -1,4 +1,5 @@
 mod history;
+mod takers;
 mod world;
 
 use super::*;

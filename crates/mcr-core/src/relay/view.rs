@@ -221,7 +221,7 @@ pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
+pub(super) fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
     let recent = |at: Instant| now.monotonic.saturating_duration_since(at) <= FORWARDING;
     match &running.problem {
         _ if !entry.rule.enabled => (State::Disabled, None),

@@ -1,0 +1,3 @@
+//! What the payload of a stream is.
+
+pub mod looks;
