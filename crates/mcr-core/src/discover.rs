@@ -7,6 +7,7 @@
 
 mod looks;
 mod report;
+mod request;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::rule::is_link_local_group;
 use crate::wire::ethernet::{self, TYPE_IPV4, TYPE_IPV6};
 use crate::wire::ip::{Ip, PROTOCOL_UDP};
 use crate::wire::udp::{HEADER_LEN, Udp};
+pub use request::{TIME_DEFAULT, listening_places, listening_time};
 use stream::{Datagram, Stream};
 
 /// The most streams that are told apart; packets of further ones are left out.

@@ -11,6 +11,7 @@ mod args;
 mod batch;
 mod change;
 mod client;
+mod discover;
 mod edit;
 mod failure;
 mod files;
@@ -51,6 +52,7 @@ fn run(args: Args) -> Result<(), Failure> {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
         Command::Status { workers } => view::status(&session, workers),
+        Command::Discover(args) => discover::run(&session, &args),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

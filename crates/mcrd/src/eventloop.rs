@@ -25,7 +25,7 @@ use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, RuleList, Stats, Status};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
-use mcr_core::relay::{Guard, Now, Relay, Request};
+use mcr_core::relay::{Guard, Now, Relay, Request, Takers};
 use mcr_core::resolve::route_queries;
 use mcr_core::rule::RuleKey;
 use mcr_dataplane::membership::JoinSockets;
@@ -49,6 +49,7 @@ pub(crate) enum Command {
     List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
     Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
     Status(oneshot::Sender<Result<Status, Refusal>>),
+    Takers(oneshot::Sender<Result<Takers, Refusal>>),
 }
 
 /// An instance that listens.
@@ -191,6 +192,10 @@ impl<P: DataPlane> Daemon<P> {
             Command::Status(reply) => {
                 self.read_counters();
                 answer(reply, Ok(self.status()));
+            }
+            Command::Takers(reply) => {
+                self.read_counters();
+                answer(reply, Ok(self.relay.takers(now())));
             }
         }
     }

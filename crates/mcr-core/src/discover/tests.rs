@@ -154,6 +154,48 @@ fn streams_are_told_apart_and_sorted() {
 }
 
 #[test]
+fn it_listens_where_something_can_arrive() {
+    let mut links = takers(&[]).interfaces;
+    let mut link = |name: &str, index, kind, up| {
+        let like = links[&"eth0".parse().unwrap()].clone();
+        links.insert(name.parse().unwrap(), Link { index: IfIndex(index), kind, up, ..like });
+    };
+    link("lo", 1, LinkKind::Loopback, true);
+    link("off", 4, LinkKind::Ethernet, false);
+    link("tun0", 5, LinkKind::Bare, true);
+    link("ib0", 6, LinkKind::Other(32), true);
+    let places = |name: Option<&str>| listening_places(&links, name);
+    assert_eq!(places(None), Ok([ETH0, ETH1, IfIndex(5)].into()));
+    assert_eq!(places(Some("lo")), Ok([IfIndex(1)].into()));
+    assert_eq!(places(Some("tun0")), Ok([IfIndex(5)].into()));
+    for (name, message, hint) in [
+        ("eth9", "no interface eth9", "ip link"),
+        ("off", "off is down", "ip link set off up"),
+        ("ib0", "link type 32", "Ethernet"),
+        ("eth0@if3", "is not an interface name", "write eth0 alone"),
+        ("", "it is empty", ""),
+    ] {
+        let refusal = places(Some(name)).unwrap_err();
+        assert!(refusal.message.contains(message), "{refusal}");
+        assert!(refusal.hint.contains(hint), "{refusal}");
+    }
+    links.retain(|name, _| matches!(name.as_str(), "lo" | "off"));
+    assert!(listening_places(&links, None).unwrap_err().message.contains("no interface is up"));
+}
+
+#[test]
+fn it_listens_for_a_second_at_least_and_five_minutes_at_most() {
+    assert_eq!(listening_time(TIME_DEFAULT), Ok(Duration::from_secs(3)));
+    for text in ["1s", "1500ms", "5m"] {
+        assert!(listening_time(text).is_ok(), "{text}");
+    }
+    for text in ["", "3", "0s", "999ms", "301s", "-3s", "ever"] {
+        let refusal = listening_time(text).unwrap_err();
+        assert!(refusal.message.contains(&format!("duration = {text:?}")), "{refusal}");
+    }
+}
+
+#[test]
 fn what_is_no_stream_is_left_out_by_reason() {
     let mut survey = survey();
     survey.add(&cut(&frame("10.0.0.1", ("224.0.0.251", 5353), 255, b"mdns")));

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcr_core::api::{BODY_MAX, ErrorReply, RuleSet, RuleSpec, Step};
 use mcr_core::refusal::{Code, Refusal};
@@ -17,11 +17,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::BODY_TIMEOUT;
+use super::{BODY_TIMEOUT, discover};
 use crate::eventloop::Command;
 use crate::metrics;
 
-type Commands = State<mpsc::Sender<Command>>;
+pub(super) type Commands = State<mpsc::Sender<Command>>;
 
 pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
     Router::new()
@@ -29,6 +29,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/rules/{name}", get(show).put(put).delete(remove))
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
+        .route("/v1/discover", get(discover::page).layer(Extension(discover::Places::default())))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics))
         .fallback(not_found)
@@ -55,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// A refusal as a reply.
-struct Refused(Refusal);
+pub(super) struct Refused(Refusal);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -71,7 +72,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-type Reply = Result<Response, Refused>;
+pub(super) type Reply = Result<Response, Refused>;
 
 async fn list(State(commands): Commands) -> Reply {
     ask(&commands, |reply| Command::List(None, reply)).await
@@ -184,7 +185,8 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/reload and /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/discover, /v1/reload \
+         and /metrics",
     ))
 }
 
@@ -205,7 +207,7 @@ async fn ask<T: Serialize>(
 }
 
 /// Hands a command to the event loop and waits for its answer.
-async fn answer<T>(
+pub(super) async fn answer<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, Refusal> {
@@ -258,7 +260,7 @@ fn flags(uri: &Uri) -> Result<Flags, Refusal> {
     query(uri)
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     Query::try_from_uri(uri).map(|Query(value)| value).map_err(|error| {
         Refusal::new(
             Code::Malformed,
