@@ -6,6 +6,7 @@
 
 mod config;
 mod discover;
+mod inspect;
 mod output;
 mod stats;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use config::{
     check_rules, parse_config, render_config,
 };
 pub use discover::{Discovery, Range, RtpLook, StreamSeen};
+pub use inspect::{InspectStats, RtpCounts, RtpStats, SsrcStats, TsStats};
 pub use output::{OutputSpec, Setting};
 pub use stats::{
     Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,

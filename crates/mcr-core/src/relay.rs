@@ -24,6 +24,7 @@ mod takers;
 mod tests;
 mod transaction;
 mod view;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -90,6 +91,8 @@ pub struct Relay {
     /// Whether the plane always leaves the input to the host's stack.
     tap: bool,
     generation: u64,
+    /// Grows with every transaction that took effect.
+    revision: u64,
     table: RuleTable,
     links: Links,
     running: BTreeMap<RuleKey, Running>,
@@ -173,6 +176,7 @@ impl Relay {
             limits,
             tap,
             generation,
+            revision: 0,
             table: RuleTable::default(),
             links: Links::default(),
             running: BTreeMap::new(),

@@ -15,6 +15,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+use libc::sock_filter;
 use mcr_core::flow::{AddressBlock, PortRange};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::Refusal;
@@ -84,6 +85,7 @@ pub struct Caught<'r> {
 pub struct Tap {
     ring: Ring,
     socket: Socket,
+    snap: u32,
     blocks: u64,
     lost: u64,
 }
@@ -92,17 +94,16 @@ impl Tap {
     /// Begins to see. Needs `CAP_NET_RAW`. An interface that does not exist is `ENODEV`.
     pub fn open(options: &TapOptions) -> io::Result<Self> {
         let snap = options.snap.max(1);
-        let program = match &options.catch {
-            Catch::Flows(flows) => {
-                taps::udp(&flows.iter().map(|(addresses, _)| *addresses).collect(), snap)
-            }
-            Catch::Multicast => taps::udp(&groups().map_err(io::Error::other)?, snap),
-            Catch::Membership => taps::membership(snap),
-        };
+        let program = program(&options.catch, snap)?;
         let layout = RingLayout::tap(snap, options.ring_bytes);
         let socket = socket::tap(options.interface, layout, &program)?;
         let ring = Ring::open(&socket, layout, Place::new()?)?;
-        Ok(Self { ring, socket, blocks: layout.slots.into(), lost: 0 })
+        Ok(Self { ring, socket, snap, blocks: layout.slots.into(), lost: 0 })
+    }
+
+    /// Sees something else from now on. What it saw before and sees after is seen without a gap.
+    pub fn catch(&self, catch: &Catch) -> io::Result<()> {
+        socket::set_filter(&self.socket, &program(catch, self.snap)?)
     }
 
     /// For a task that waits for frames, within a tokio runtime.
@@ -180,6 +181,17 @@ impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// What the kernel runs on each frame.
+fn program(catch: &Catch, snap: u32) -> io::Result<Vec<sock_filter>> {
+    Ok(match catch {
+        Catch::Flows(flows) => {
+            taps::udp(&flows.iter().map(|(addresses, _)| *addresses).collect(), snap)
+        }
+        Catch::Multicast => taps::udp(&groups().map_err(io::Error::other)?, snap),
+        Catch::Membership => taps::membership(snap),
+    })
 }
 
 /// All groups.

@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
+use crate::inspection::Inspection;
 use crate::instance::Instance;
 use crate::sources::{Event, Signals, Sources};
 
@@ -72,6 +73,7 @@ struct Daemon<P> {
     /// Why this one, when it was not named.
     why: Option<String>,
     memberships: JoinSockets,
+    inspection: Inspection,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
     problems: BTreeSet<Problem>,
@@ -112,6 +114,7 @@ pub(crate) async fn run(
         plane,
         why,
         memberships: JoinSockets::default(),
+        inspection: Inspection::default(),
         replies: BTreeMap::new(),
         next_request: 0,
         problems: BTreeSet::new(),
@@ -260,9 +263,14 @@ impl<P: DataPlane> Daemon<P> {
                         tracing::error!(%error, "rules not kept; a crash now would lose the last change");
                     }
                 }
-                Action::Reply(id, result) => self.reply(id, result),
+                Action::Reply(id, result) => {
+                    // What comes after the reply is inspected.
+                    self.inspection.follow(&self.relay).await;
+                    self.reply(id, result);
+                }
             }
         }
+        self.inspection.follow(&self.relay).await;
         self.log_problems();
     }
 

@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod control;
 mod eventloop;
+mod inspection;
 mod instance;
 mod logging;
 mod metrics;

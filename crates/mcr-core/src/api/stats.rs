@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::WorkerStatus;
+use super::{InspectStats, WorkerStatus};
 use crate::action::Volume;
 
 /// Packets and payload bytes.
@@ -76,6 +76,9 @@ pub struct RuleStats {
     pub rate: Rate,
     /// Each output.
     pub outputs: Vec<OutputStats>,
+    /// How the stream was when it arrived; only of a rule that is inspected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<InspectStats>,
 }
 
 /// `GET /v1/stats`.

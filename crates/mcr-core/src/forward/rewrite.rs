@@ -42,6 +42,24 @@ impl Match<'_> {
         self.network_offset + self.ip_header_len + self.udp_len
     }
 
+    /// Source and destination address as they came in.
+    pub fn addresses(&self) -> (IpAddr, IpAddr) {
+        (self.source, self.destination)
+    }
+
+    /// Whether the frame has only a part of a datagram.
+    pub fn is_fragment(&self) -> bool {
+        self.fragment.is_some()
+    }
+
+    /// The UDP header and the payload that are in the frame that matched; `None` for a later fragment.
+    pub fn datagram<'f>(&self, frame: &'f [u8]) -> Option<(&'f [u8; udp::HEADER_LEN], &'f [u8])> {
+        let segment = frame.get(self.network_offset + self.ip_header_len..)?;
+        let (header, rest) = segment.split_first_chunk()?;
+        let payload = rest.get(..usize::try_from(self.volume.bytes).ok()?)?;
+        (self.udp_len > 0).then_some((header, payload))
+    }
+
     /// Where a UDP header begins in the headers for `output`; the end of a later fragment's.
     pub fn udp_offset(&self, output: &PlaneOutput) -> usize {
         link_len(output) + self.ip_header_len

@@ -21,6 +21,7 @@ impl Relay {
         change: PlaneChange,
         warnings: Vec<String>,
     ) {
+        self.revision += 1;
         (self.own, self.inputs) = (change.own, change.inputs);
         self.zero_counters(&change.fresh_rules, &change.fresh_outputs);
         let befores = transaction.differences.iter().filter_map(|d| d.before.as_ref());

@@ -201,6 +201,7 @@ impl Relay {
             dropped: named(&RuleDrop::ALL.map(RuleDrop::name), &counters.dropped),
             rate: Rate { packets: rate.packets, bits: rate.bytes * 8 },
             outputs: outputs.collect(),
+            inspect: None,
         }
     }
 

@@ -16,7 +16,8 @@ use super::{Daemon, now};
 
 impl<P: DataPlane> Daemon<P> {
     pub(super) fn stats(&self, only: Option<&RuleKey>) -> Result<Stats, Refusal> {
-        let rules = self.relay.stats(only, now(), &transmit_drops())?;
+        let mut rules = self.relay.stats(only, now(), &transmit_drops())?;
+        self.inspection.show(&mut rules);
         let boot_id = self.boot_id.clone();
         Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
     }
