@@ -5,6 +5,7 @@
 //! the other.
 
 mod config;
+mod discover;
 mod events;
 mod inspect;
 mod output;
@@ -25,6 +26,7 @@ pub use config::{
     ConfigError, ConfigFile, Defaults, InterfaceSpec, LimitsSpec, MetricsOptions, MetricsSpec,
     PacketSpec, ParsedConfig, Place, check_rules, parse_config, render_config,
 };
+pub use discover::{Discovery, Range, RtpLook, StreamSeen};
 pub use events::EventView;
 pub use inspect::{InspectStats, RtpCounts, RtpStats, SsrcStats, TsStats};
 pub use output::{OutputSpec, Setting};

@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod api;
+pub mod discover;
 pub mod event;
 pub mod flow;
 pub mod forward;

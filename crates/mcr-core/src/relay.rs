@@ -20,6 +20,7 @@ mod commit;
 mod ids;
 mod interfaces;
 mod request;
+mod takers;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use crate::table::RuleTable;
 use crate::watch::Silence;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
+pub use takers::Takers;
 use tell::Told;
 use transaction::Phase;
 pub(crate) use view::time_ms;

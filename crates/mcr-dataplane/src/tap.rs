@@ -6,7 +6,8 @@
 //!   out: eBPF plane, packet plane, stack -> queue -> [tap] -> interface
 //! ```
 //!
-//! A tap joins no group and makes no interface promiscuous. What it is too slow for is lost to it
+//! A tap joins no group and makes no interface promiscuous; whoever wants the card's filter of groups
+//! open says so ([`Tap::open_to_all_groups`]). What it is too slow for is lost to it
 //! alone, and [`Tap::lost`] counts it. A super-packet (GSO, GRO) is one frame, longer than the MTU.
 
 use std::collections::BTreeSet;
@@ -19,6 +20,8 @@ use mcr_core::flow::{AddressBlock, PortRange};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::Refusal;
 use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::packet::filter::taps;
 use crate::packet::ring::Ring;
@@ -101,6 +104,25 @@ impl Tap {
     /// Sees something else from now on. What it saw before and sees after is seen without a gap.
     pub fn catch(&self, catch: &Catch) -> io::Result<()> {
         socket::set_filter(&self.socket, &program(catch, self.snap)?)
+    }
+
+    /// For a task that waits for frames, within a tokio runtime.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is open, and the same one, as long as the tap is there; nobody puts
+        // another tap in its place.
+        let watched = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        Ok(watched?)
+    }
+
+    /// Spares it what this host sends.
+    pub fn ignore_outgoing(&self) -> io::Result<()> {
+        socket::ignore_outgoing(&self.socket)
+    }
+
+    /// Lets the card of an interface pass frames to all groups while the tap is there
+    /// (`IFF_ALLMULTI`), not only to those that somebody on this host has joined. It joins none.
+    pub fn open_to_all_groups(&self, interface: IfIndex) -> io::Result<()> {
+        socket::open_to_all_groups(&self.socket, interface)
     }
 
     /// Shows what is there, in the kernel's order, and says how much it was; never waits. The kernel

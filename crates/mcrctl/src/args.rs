@@ -8,7 +8,9 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mcr_core::api::Setting;
+use mcr_core::discover::{TIME_DEFAULT, listening_time};
 use mcr_core::event::Kind;
+use mcr_core::flow::InterfaceName;
 use mcr_core::relay::State;
 
 /// Controls a running mcrd: adds, changes and removes rules, and shows what becomes of packets.
@@ -43,6 +45,11 @@ impl Args {
     pub(crate) fn checked(self) -> Self {
         if self.json && matches!(self.command, Command::Save { to: None }) {
             let message = "save writes TOML; for JSON use `mcrctl list --json`";
+            Self::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        if let Command::Discover(args) = &self.command
+            && let Some(message) = args.mistake(self.json)
+        {
             Self::command().error(ErrorKind::ArgumentConflict, message).exit();
         }
         self
@@ -103,13 +110,21 @@ pub(crate) enum Command {
               value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
+    /// List the multicast streams on the wire now, and which rule takes each
+    ///
+    /// Listens on INTERFACE, or on all that are up but lo. It joins no group, so it sees what arrives by
+    /// itself: behind a switch with IGMP or MLD snooping only the groups that somebody on this
+    /// port has joined, by a rule for instance. Groups of one link (224.0.0.0/24, ff02::/16) are
+    /// left out.
+    Discover(DiscoverArgs),
     /// Make the running rules equal to FILE and print the difference; whole or not at all
     ///
     /// Prints a line for each rule that differs: + added, ~ changed, - removed.
     Apply(ApplyArgs),
     /// Carry out commands, one a line, whole or not at all
     ///
-    /// The commands are add, set, remove, output, enable and disable, as on the command line.
+    /// The commands are add, set, remove, output, enable and disable, as on the command line, with or
+    /// without the word mcrctl in front.
     ///
     /// Empty lines, and what follows a #, are skipped.
     Batch {
@@ -147,6 +162,45 @@ pub(crate) struct EventsArgs {
     /// End after this many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DiscoverArgs {
+    /// Where to listen
+    pub(crate) interface: Option<String>,
+    /// How long to listen, 1s to 5m
+    #[arg(long, value_name = "T", default_value = TIME_DEFAULT, value_parser = listening_time)]
+    pub(crate) duration: Duration,
+    /// Print commands that add a rule for each stream that no rule takes; needs --to
+    ///
+    /// They are lines for a shell, or for `mcrctl batch`.
+    #[arg(long)]
+    pub(crate) rules: bool,
+    /// Where these rules send to: the same group and port on this interface
+    #[arg(long, value_name = "INTERFACE", requires = "rules",
+          value_parser = str::parse::<InterfaceName>)]
+    pub(crate) to: Option<InterfaceName>,
+}
+
+impl DiscoverArgs {
+    /// What clap cannot say in words of its own.
+    fn mistake(&self, json: bool) -> Option<&'static str> {
+        let same =
+            || self.to.as_ref().is_some_and(|to| self.interface.as_deref() == Some(to.as_str()));
+        match self.rules {
+            false => None,
+            true if self.to.is_none() => Some(
+                "--rules needs --to INTERFACE: a rule needs an output, and each is given the group \
+                 and port of its stream on that interface",
+            ),
+            true if same() => Some(
+                "--to is the interface that is listened on: a rule cannot send a stream back to \
+                 where it comes from; name another",
+            ),
+            true if json => Some("--rules writes commands; for JSON leave it out"),
+            true => None,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -41,9 +41,13 @@ fn parse(text: &str) -> Result<Vec<(usize, Change)>, Failure> {
                         take; see `mcrctl help batch`";
             Failure::refused("malformed", format!("line {number}: {message}"), hint)
         };
-        let words = shell_words::split(line).map_err(|error| refused(error.to_string()))?;
+        let mut words = shell_words::split(line).map_err(|error| refused(error.to_string()))?;
         if words.is_empty() {
             continue;
+        }
+        // As `mcrctl discover --rules` prints them, for a shell too.
+        if words.first().is_some_and(|word| word == "mcrctl") {
+            words.remove(0);
         }
         let parsed = Line::try_parse_from(words);
         let Line { change } = parsed.map_err(|error| refused(first_paragraph(&error)))?;

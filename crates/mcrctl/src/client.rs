@@ -50,7 +50,10 @@ impl Client {
         limit: Duration,
         question: &Question,
     ) -> Result<Reply, Failure> {
-        let limit = limit.min(self.answer_timeout);
+        self.wait_for(limit.min(self.answer_timeout), question)
+    }
+
+    fn wait_for(&self, limit: Duration, question: &Question) -> Result<Reply, Failure> {
         let answered = self.runtime.block_on(async { timeout(limit, self.talk(question)).await });
         answered.unwrap_or_else(|_| Err(self.late(limit)))
     }
@@ -61,6 +64,11 @@ impl Client {
             format!("mcrd did not answer on {} within {limit}", self.socket.display()),
             "see its log; a change that was asked for may still be made",
         )
+    }
+
+    /// As [`Self::ask`], of what takes `time` by itself.
+    pub(crate) fn ask_slow(&self, time: Duration, question: &Question) -> Result<Reply, Failure> {
+        self.wait_for(self.answer_timeout + time, question)
     }
 
     pub(crate) fn sleep(&self, time: Duration) {

@@ -11,6 +11,7 @@ mod args;
 mod batch;
 mod change;
 mod client;
+mod discover;
 mod edit;
 mod events;
 mod failure;
@@ -53,6 +54,7 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Status { workers } => view::status(&session, workers),
         Command::Events(args) => events::follow(&session, &args),
+        Command::Discover(args) => discover::run(&session, &args),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

@@ -26,6 +26,11 @@ pub(crate) fn warn(warnings: &[String]) {
     }
 }
 
+/// Writes what is no warning, and no part of the answer, to standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Whether standard output is a terminal, which can be drawn over.
 pub(crate) fn is_drawable() -> bool {
     std::io::stdout().is_terminal()

@@ -84,7 +84,7 @@ fn not_reached(list: &RuleList, name: &str, state: &str, limit: Duration) -> Fai
     )
 }
 
-fn present<T: DeserializeOwned>(
+pub(crate) fn present<T: DeserializeOwned>(
     session: &Session,
     reply: &Reply,
     plain: impl FnOnce(&T) -> String,

@@ -25,7 +25,7 @@ use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, MetricsOptions, RuleList, Stats, Status};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
-use mcr_core::relay::{Guard, Now, Relay, Request};
+use mcr_core::relay::{Guard, Now, Relay, Request, Takers};
 use mcr_core::resolve::route_queries;
 use mcr_core::rule::RuleKey;
 use mcr_dataplane::membership::JoinSockets;
@@ -54,6 +54,7 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Result<Status, Refusal>>),
     /// For the metrics.
     Figures(oneshot::Sender<Result<Figures, Refusal>>),
+    Takers(oneshot::Sender<Result<Takers, Refusal>>),
 }
 
 /// An instance that listens.
@@ -205,6 +206,10 @@ impl<P: DataPlane> Daemon<P> {
             Command::Figures(reply) => {
                 self.read_counters();
                 answer(reply, self.figures());
+            }
+            Command::Takers(reply) => {
+                self.read_counters();
+                answer(reply, Ok(self.relay.takers(now())));
             }
         }
     }

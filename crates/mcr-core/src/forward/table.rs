@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use crate::action::{PlaneChange, PlaneRule, RuleId, Take};
 use crate::flow::{PortRange, masked};
 use crate::link::IfIndex;
+use crate::verdict::Pass;
 
 /// What a packet is looked up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +133,15 @@ impl ForwardTable {
             }
         }
         if other { Found::OtherSource } else { Found::Nothing }
+    }
+
+    /// The rule that takes a packet, or why none does.
+    pub fn taker(&self, key: &FlowKey, source: IpAddr) -> Result<RuleId, Pass> {
+        match self.find(key, source) {
+            Found::Rule(rule) => Ok(rule.id),
+            Found::OtherSource => Err(Pass::OtherSource),
+            Found::Nothing => Err(Pass::NoRule),
+        }
     }
 
     /// The rule of that id.

@@ -2,6 +2,7 @@ mod history;
 mod interfaces;
 mod states;
 mod streams;
+mod takers;
 mod world;
 
 use super::*;

@@ -231,7 +231,7 @@ fn time_to_the_millisecond(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
+pub(super) fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
     let (state, reason) = running.state(entry.rule.enabled, now.monotonic);
     (state, reason.map(ToString::to_string))
 }

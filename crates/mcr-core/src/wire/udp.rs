@@ -43,7 +43,8 @@ impl<'a> Udp<'a> {
         be16(self.0, DESTINATION_PORT)
     }
 
-    fn length(&self) -> usize {
+    /// What the length field claims, the header included: at least [`HEADER_LEN`].
+    pub fn length(&self) -> usize {
         usize::from(be16(self.0, 4))
     }
 }

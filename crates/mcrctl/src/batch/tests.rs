@@ -15,6 +15,14 @@ fn empty_lines_and_comments_are_skipped_and_counted() {
 }
 
 #[test]
+fn a_line_may_begin_with_the_name_of_the_program() {
+    let text = "mcrctl remove a\nmcrctl add '[ff15::1]:5@eth0' '[ff15::1]:5@eth1'\n";
+    assert_eq!(parse(text).unwrap().len(), 2);
+    assert!(message(parse("mcrctl mcrctl remove a").unwrap_err()).contains("'mcrctl'"));
+    assert!(message(parse("mcrctl").unwrap_err()).starts_with("line 1: "));
+}
+
+#[test]
 fn mistakes_name_their_line() {
     for (text, expected) in [
         ("remove a\nlist", "line 2: unrecognized subcommand 'list'"),

@@ -1,4 +1,4 @@
-//! Columns of text, two spaces apart, each as wide as its widest cell.
+//! Columns of text, two spaces apart, each as wide as its widest cell; empty ones are left out.
 
 use std::fmt;
 
@@ -53,6 +53,7 @@ impl<const N: usize> fmt::Display for Table<N> {
                 Line::Note(text) => text.clone(),
                 Line::Cells(cells) => {
                     let columns = cells.iter().zip(widths).zip(self.sides);
+                    let columns = columns.filter(|((_, width), _)| *width > 0);
                     let padded = columns.map(|((cell, width), side)| match side {
                         Side::Left => format!("{cell:<width$}"),
                         Side::Right => format!("{cell:>width$}"),

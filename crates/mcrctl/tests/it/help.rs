@@ -20,6 +20,7 @@ fn of_each_command() {
         "status",
         "events",
         "wait",
+        "discover",
         "apply",
         "batch",
         "reload",

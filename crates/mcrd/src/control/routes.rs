@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcr_core::api::{BODY_MAX, ErrorReply, RuleSet, RuleSpec, Step};
 use mcr_core::refusal::{Code, Refusal};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{BODY_TIMEOUT, metrics};
+use super::{BODY_TIMEOUT, discover, metrics};
 use crate::eventloop::Command;
 
 pub(super) type Commands = mpsc::Sender<Command>;
@@ -28,6 +28,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/rules/{name}", get(show).put(put).delete(remove))
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
+        .route("/v1/discover", get(discover::page).layer(Extension(discover::Places::default())))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/events", get(super::events::events))
@@ -185,8 +186,8 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/events, /v1/reload and \
-         /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/events, /v1/discover, \
+         /v1/reload and /metrics",
     ))
 }
 
