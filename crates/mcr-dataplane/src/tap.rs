@@ -166,7 +166,7 @@ impl Tap {
 
     /// How much was lost to this tap so far: no room in its ring (`tp_drops`).
     pub fn lost(&mut self) -> u64 {
-        self.lost += socket::dropped(&self.socket).map_or(0, u64::from);
+        self.lost += socket::arrived(&self.socket).map_or(0, |(_, lost)| lost.into());
         self.lost
     }
 }
