@@ -121,6 +121,7 @@ fn settings_of_mcrd_in_an_applied_file_are_a_warning() {
     let fake = Fake::with_rules(json!(null), change(&[], &[], &[]));
     for (text, warning) in [
         ("[limits]\nmax_rules = 9\n", "warning: [limits] is for the start"),
+        ("[metrics]\n", "warning: [metrics] is for the start"),
         ("[packet]\nring_mib = 9\n", "warning: [packet] and [interface] are for the start"),
         ("[interface.\"eth0.10\"]\n", "warning: [packet] and [interface] are for the start"),
     ] {

@@ -311,7 +311,7 @@ fn how_full_rings_are_is_seen_while_workers_are_held_up() {
         wait_for("empty rings", || {
             sum("mcr_ring_waiting_packets{") == 0.0 && sum("mcr_ring_used_slots{") == 0.0
         });
-        assert_eq!(sum("mcr_ring_size_bytes{"), f64::from(2 * 4 << 20));
+        assert_eq!(sum("mcr_ring_size_bytes{"), f64::from(8 << 20));
         assert_eq!(daemon.stats("s1")["received"]["packets"], sent);
     }
 }
