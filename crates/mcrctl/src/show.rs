@@ -1,6 +1,7 @@
 //! What replies look like for people. Pure: texts with aligned columns and raw numbers, no box
 //! drawing and no colours, so that `awk` can read them too.
 
+mod inspect;
 mod stats;
 mod table;
 #[cfg(test)]

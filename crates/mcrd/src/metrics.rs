@@ -4,6 +4,8 @@
 //! show, so the three cannot disagree and nothing is kept twice. A series of a rule that is gone is
 //! gone with it.
 
+mod inspect;
+
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -27,6 +29,7 @@ pub(crate) fn render(stats: &Stats, status: &Status) -> Result<String, fmt::Erro
     let mut registry = Registry::with_prefix("mcr");
     add_rules(&mut registry, &stats.rules);
     add_outputs(&mut registry, &stats.rules);
+    inspect::add(&mut registry, &stats.rules);
     add_status(&mut registry, status);
     add_workers(&mut registry, &status.workers);
     let mut text = String::new();

@@ -10,6 +10,7 @@ mod daemon;
 mod forwarding;
 mod fragments;
 mod hook;
+mod inspect;
 mod interfaces;
 mod ipv6;
 mod lab;
