@@ -48,10 +48,13 @@ fn of_ts(ts: &TsStats) -> String {
     let TsStats { packets, continuity_errors, sync_errors, transport_errors, scrambled, pids, pat } =
         ts;
     let scrambled = if *scrambled > 0 { format!(", {scrambled} scrambled") } else { String::new() };
-    let pids = counted(usize::try_from(*pids).unwrap_or(usize::MAX), "PID");
+    let counted = |count: u64, what| counted(usize::try_from(count).unwrap_or(usize::MAX), what);
+    let sync = counted(*sync_errors, "sync error");
+    let transport = counted(*transport_errors, "transport error");
+    let pids = counted(*pids, "PID");
     let pat = if *pat { "" } else { ", no PAT" };
     format!(
-        "ts: continuity errors before MCR: {continuity_errors} in {packets} packets, {sync_errors} \
-         sync errors, {transport_errors} transport errors{scrambled}, {pids}{pat}"
+        "ts: continuity errors before MCR: {continuity_errors} in {packets} packets, {sync}, \
+         {transport}{scrambled}, {pids}{pat}"
     )
 }
