@@ -2,6 +2,7 @@
 //! drawing and no colours, so that `awk` can read them too.
 
 mod discover;
+mod inspect;
 mod stats;
 mod table;
 #[cfg(test)]

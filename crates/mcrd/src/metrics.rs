@@ -6,6 +6,7 @@
 //! A new figure is a line in [`catalogue`], and a line in the function here that has what it is of.
 
 mod catalogue;
+mod inspect;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub(crate) fn render(figures: &Figures, process: Process, format: Format) -> Str
     let mut text = Text::new(format);
     write_rules(&mut text, &stats.rules, silences);
     write_outputs(&mut text, &stats.rules);
+    inspect::write(&mut text, &stats.rules);
     write_interfaces(&mut text, figures);
     write_workers(&mut text, &status.workers);
     write_rings(&mut text, &status.workers);

@@ -1,3 +1,5 @@
+mod cost;
+
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 

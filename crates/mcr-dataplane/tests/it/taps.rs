@@ -163,6 +163,25 @@ fn what_a_tap_is_too_slow_for_is_counted() {
 }
 
 #[test]
+fn what_is_caught_changes_without_a_gap() {
+    run(|namespace| {
+        let (first, both) = (flows(&[("239.1.1.1", 32)]), flows(&[("239.1.1.0", 24)]));
+        let mut tap = open(Some(index_of("in0")), first.clone(), SNAP);
+        let sender = namespace.far_end("in0");
+        let (wanted, other) = (datagram([239, 1, 1, 1], b"a"), datagram([239, 1, 1, 2], b"b"));
+        for catch in [both, first] {
+            sender.send(&wanted).unwrap();
+            sender.send(&other).unwrap();
+            tap.catch(&catch).unwrap();
+        }
+        sender.send(&other).unwrap();
+        sender.send(&wanted).unwrap();
+        let seen: Vec<_> = frames(&mut tap, 4).into_iter().map(|seen| seen.bytes).collect();
+        assert_eq!(seen, [wanted.clone(), wanted.clone(), other, wanted]);
+    });
+}
+
+#[test]
 fn all_groups_and_no_other_address() {
     run(|namespace| {
         let mut tap = open(Some(index_of("in0")), Catch::Multicast, 128);

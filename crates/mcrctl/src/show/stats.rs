@@ -9,6 +9,7 @@ use mcr_core::flow::Destination;
 use mcr_core::verdict::{OutputDrop, RuleDrop};
 
 use super::dropped;
+use super::inspect::{lines, remark};
 use super::table::{Side, Table};
 
 pub(crate) fn stats(stats: &Stats) -> String {
@@ -34,6 +35,11 @@ pub(crate) fn stats(stats: &Stats) -> String {
         if let Some(reason) = reason {
             table.note(format!("  {reason}"));
         }
+        let alone = stats.rules.len() == 1;
+        let seen = rule.inspect.iter();
+        let seen =
+            seen.flat_map(|it| if alone { lines(it) } else { remark(it).into_iter().collect() });
+        seen.for_each(|line| table.note(format!("  {line}")));
         for output in outputs {
             let (offered, forwarded) = (output.offered.packets, output.forwarded.packets);
             table.row([

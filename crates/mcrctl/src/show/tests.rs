@@ -115,6 +115,39 @@ fn counters_without_drops() {
     assert_eq!(stats(&counted), "no rules\n");
 }
 
+/// A stream with faults, and one that cannot be seen.
+fn two_inspected() -> Stats {
+    let counts = json!({"packets": 995, "expected": 1000, "lost": 12, "missing": 2, "reordered": 3,
+        "duplicated": 7, "unseen": 0, "restarts": 1, "longest_gap": 9, "jitter_ms": 0.412});
+    let (mut rtp, mut source) = (counts.clone(), counts);
+    for (key, value) in [
+        ("ssrc", json!("0x0000cafe")),
+        ("from", json!("10.0.0.1:4000")),
+        ("to", json!("239.1.1.1:5000")),
+        ("payload_type", json!(33)),
+        ("clock_rate", json!(90_000)),
+    ] {
+        source[key] = value;
+    }
+    rtp["ssrcs"] = json!([source]);
+    let ts = json!({"packets": 6965, "continuity_errors": 14, "sync_errors": 1,
+        "transport_errors": 0, "scrambled": 8, "pids": 5, "pat": true});
+    let mut stats = two_counted();
+    stats.rules[0].inspect =
+        Some(read(json!({"as": "rtp+ts", "rtp": rtp, "ts": ts, "other": 2, "unseen": 40})));
+    stats.rules[1].inspect =
+        Some(read(json!({"as": "unknown", "other": 0, "unseen": 0, "problem": "not permitted"})));
+    stats
+}
+
+#[test]
+fn what_was_wrong_before_is_a_remark_or_of_one_rule_all() {
+    let mut stats = two_inspected();
+    assert_snapshot!(super::stats(&stats));
+    stats.rules.truncate(1);
+    assert_snapshot!(super::stats(&stats));
+}
+
 #[test]
 fn the_status() {
     assert_snapshot!(status(&read::<Status>(running())));

@@ -48,6 +48,40 @@ catalogue! {
         "Packets that were not handed to the output interface, by reason; a reason appears with its \
          first packet.";
 
+    // Of an inspected rule; label `rule`.
+    counter INSPECT_OTHER "mcr_rule_inspect_other_packets"
+        "Packets of the inspected rule that are not what its stream is.";
+    counter INSPECT_UNSEEN "mcr_rule_inspect_unseen_packets"
+        "Packets of the inspected rule that were relayed and not looked into.";
+    counter RTP_PACKETS "mcr_rule_rtp_packets"
+        "RTP packets that arrived.";
+    counter RTP_EXPECTED "mcr_rule_rtp_expected_packets"
+        "RTP packets that should have arrived, by their sequence numbers.";
+    counter RTP_LOST "mcr_rule_rtp_lost_packets"
+        "RTP packets that were lost before MCR; of the last 100 numbers none is counted yet, since it may come late.";
+    counter RTP_REORDERED "mcr_rule_rtp_reordered_packets"
+        "RTP packets that came behind a higher number.";
+    counter RTP_DUPLICATED "mcr_rule_rtp_duplicated_packets"
+        "RTP packets that came again.";
+    counter RTP_UNSEEN "mcr_rule_rtp_unseen_packets"
+        "RTP packets that the inspection may have missed, by their sequence numbers.";
+    counter RTP_RESTARTS "mcr_rule_rtp_restarts"
+        "Times that a sender of RTP began anew.";
+    gauge RTP_LONGEST_GAP "mcr_rule_rtp_longest_gap_packets"
+        "The most RTP packets in a row that were lost.";
+    gauge RTP_JITTER "mcr_rule_rtp_jitter_seconds"
+        "Interarrival jitter (RFC 3550), the largest of the sources of the rule.";
+    counter TS_PACKETS "mcr_rule_ts_packets"
+        "Packets of 188 bytes of MPEG transport streams that arrived.";
+    counter TS_CONTINUITY "mcr_rule_ts_continuity_errors"
+        "Continuity_count_error of TR 101 290: packets were lost, or came in another order.";
+    counter TS_SYNC "mcr_rule_ts_sync_errors"
+        "Sync_byte_error of TR 101 290.";
+    counter TS_TRANSPORT "mcr_rule_ts_transport_errors"
+        "Transport_error of TR 101 290: packets that were marked as damaged before they came.";
+    counter TS_SCRAMBLED "mcr_rule_ts_scrambled_packets"
+        "Transport stream packets with a scrambled payload.";
+
     // Of an interface; label `interface`.
     gauge MEMBERSHIP_GROUPS "mcr_membership_groups"
         "Multicast groups that are joined on the input interface.";

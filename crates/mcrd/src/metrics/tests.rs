@@ -11,6 +11,7 @@ use super::*;
 /// Rules `r0`, `r1`, ... with two outputs each, whose figures all differ.
 fn figures(rules: u64) -> Figures {
     let rule = |k: u64| RuleStats {
+        inspect: None,
         name: format!("r{k}"),
         state: State::ALL[k as usize % State::ALL.len()].name().into(),
         reason: None,

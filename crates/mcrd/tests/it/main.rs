@@ -11,6 +11,7 @@ mod events;
 mod forwarding;
 mod fragments;
 mod hook;
+mod inspect;
 mod interfaces;
 mod ipv6;
 mod lab;

@@ -18,6 +18,7 @@ use crate::traffic::Background;
 pub(crate) use ffmpeg::{
     ffmpeg_decodes_the_frames_of_a_transport_stream,
     ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp,
+    ffmpeg_sends_transport_streams_that_are_found_whole,
 };
 pub(crate) use iperf::{
     iperf_counts_every_datagram_over_ipv4, iperf_counts_every_datagram_over_ipv6,

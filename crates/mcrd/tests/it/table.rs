@@ -106,6 +106,9 @@ behaviours! {
                 what_cannot_be_matched_is_counted,
                 fragments_larger_than_the_mtu_are_counted,
                 a_datagram_is_dropped_whole;
+            inspect:
+                rtp_is_counted_as_it_came,
+                transport_streams_are_counted_as_they_came;
             ipv6:
                 a_stream_goes_through_and_its_group_is_joined,
                 every_output_has_a_rewrite_of_its_own,
@@ -248,6 +251,7 @@ behaviours! {
                 socat_sends_unicast_to_a_group_over_ipv6,
                 ffmpeg_decodes_the_frames_of_a_transport_stream,
                 ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp,
+                ffmpeg_sends_transport_streams_that_are_found_whole,
                 mgen_joins_five_hundred_groups_of_a_range,
                 tcpreplay_repeats_a_capture,
                 smcroute_routes_on_what_has_hops_left;

@@ -3,8 +3,10 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::forwarding::sums;
-use crate::lab::{Lab, Plane, run};
+use crate::lab::{Lab, Plane, run, wait_for};
 use crate::peers::{foreign, listens, rule, start};
 
 pub(crate) fn ffmpeg_decodes_the_frames_of_a_transport_stream(plane: Plane) {
@@ -72,6 +74,53 @@ pub(crate) fn ffmpeg_decodes_the_frames_of_rtp_and_ends_by_rtcp(plane: Plane) {
     let received = daemon.stats("a")["received"]["packets"].as_u64().unwrap();
     assert!(received > 25, "{received} datagrams");
     sums(&daemon.stats("a"), 0, received);
+}
+
+/// Nothing is wrong with what ffmpeg sends, in UDP and in RTP.
+pub(crate) fn ffmpeg_sends_transport_streams_that_are_found_whole(plane: Plane) {
+    let lab = Lab::chain_ipv4(plane);
+    let daemon = lab.daemon(&[]);
+    for (name, group, format, kind) in [
+        ("plain", "239.1.1.1", "mpegts udp", "ts"),
+        ("inside", "239.1.1.2", "rtp_mpegts rtp", "rtp+ts"),
+    ] {
+        let (input, output) = (format!("{group}:5000@veth1"), format!("{group}:6000@veth2"));
+        daemon.ok(&["add", &input, &output, "--name", name, "--inspect", "auto"]);
+        let (format, scheme) = format.split_once(' ').unwrap();
+        ffmpeg(
+            &lab,
+            &format!(
+                "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=sample_rate=48000 -t 2 \
+                 -c:v mpeg2video -b:v 500k -g 12 -pix_fmt yuv420p -c:a mp2 -b:a 128k -f {format} \
+                 {scheme}://{group}:5000?localaddr=10.0.0.1&pkt_size=1316&ttl=8"
+            ),
+        );
+        let mut stats = Value::Null;
+        wait_for("all looked into", || {
+            stats = daemon.stats(name);
+            let (received, seen) = (&stats["received"]["bytes"], &stats["inspect"]);
+            let header = seen["rtp"]["packets"].as_u64().unwrap_or_default() * 12;
+            let packets = seen["ts"]["packets"].as_u64().unwrap_or_default();
+            packets > 100 && *received == packets * 188 + header
+        });
+        let seen = &stats["inspect"];
+        assert_eq!(
+            (&seen["as"], &seen["other"], &seen["unseen"]),
+            (&kind.into(), &0.into(), &0.into())
+        );
+        for fault in ["continuity_errors", "sync_errors", "transport_errors", "scrambled"] {
+            assert_eq!(seen["ts"][fault], 0, "{seen}");
+        }
+        assert_eq!(seen["ts"]["pat"], true);
+        assert!(seen["ts"]["pids"].as_u64().unwrap() >= 4, "{seen}");
+        if kind == "rtp+ts" {
+            assert_eq!(seen["rtp"]["packets"], stats["received"]["packets"], "{seen}");
+            assert_eq!(seen["rtp"]["ssrcs"][0]["payload_type"], 33, "{seen}");
+            for fault in ["lost", "reordered", "duplicated", "restarts", "longest_gap"] {
+                assert_eq!(seen["rtp"][fault], 0, "{seen}");
+            }
+        }
+    }
 }
 
 /// What was sent and what was received have the same frames, so many of them pictures.
