@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::lab::Daemon;
 
 /// Status and body of the reply.
-fn ask(daemon: &Daemon, method: &str, page: &str, body: &str) -> (u16, Value) {
+pub(crate) fn ask(daemon: &Daemon, method: &str, page: &str, body: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
     let length = body.len();
     write!(

@@ -229,6 +229,9 @@ behaviours! {
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
         }
         peers: {
+            discover:
+                the_streams_on_the_wire_are_listed_as_they_were_sent,
+                the_rules_it_prints_relay_what_no_rule_took;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,
