@@ -28,6 +28,13 @@ fn usage_is_code_2() {
         "--socket /x --instance y list",
         "--instance ../x list",
         "save --json",
+        "discover --duration 0s",
+        "discover --duration 6m",
+        "discover --rules",
+        "discover --to eth1",
+        "discover --rules --to eth1@if2",
+        "discover eth1 --rules --to eth1",
+        "discover --rules --to eth1 --json",
     ] {
         let ran = mcrctl(words);
         assert_eq!(ran.code, Some(2), "{words}: {ran:?}");

@@ -7,6 +7,7 @@ mod changes;
 mod circles;
 mod control;
 mod daemon;
+mod discover;
 mod events;
 mod forwarding;
 mod fragments;

@@ -240,6 +240,9 @@ behaviours! {
         peers: {
             metrics:
                 the_figures_are_those_of_the_receiver_and_of_the_statistics;
+            discover:
+                the_streams_on_the_wire_are_listed_as_they_were_sent,
+                the_rules_it_prints_relay_what_no_rule_took;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,
