@@ -8,6 +8,7 @@ mod circles;
 mod control;
 mod daemon;
 mod events;
+mod followers;
 mod forwarding;
 mod fragments;
 mod hook;
