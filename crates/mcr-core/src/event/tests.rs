@@ -44,7 +44,7 @@ fn an_event_is_an_object_with_its_sentence() {
             json!({"id": 5, "time": "1970-01-02T00:00:00.250Z", "level": "warning",
                 "kind": "stream-silent", "rule": "a", "silent_for": 10.5,
                 "last_packet": "1970-01-01T23:59:49.750Z",
-                "message": "the stream of rule a is silent for 10.5 s"}),
+                "message": "the stream of rule a has been silent for 10.5 s"}),
         ),
         (
             Event::StreamStarted {

@@ -49,7 +49,7 @@ impl Event {
                 format!("the stream of rule {rule} is back after {}", span(*time))
             }
             Self::StreamSilent { rule, silent_for, .. } => {
-                format!("the stream of rule {rule} is silent for {}", span(*silent_for))
+                format!("the stream of rule {rule} has been silent for {}", span(*silent_for))
             }
             Self::SecondSender { rule, senders } => {
                 let all: Vec<String> = senders.iter().map(ToString::to_string).collect();

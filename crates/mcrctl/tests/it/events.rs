@@ -54,6 +54,6 @@ fn what_is_wanted_is_asked_for() {
 #[test]
 fn only_the_head_of_the_reply_has_a_limit_of_time() {
     let fake = Fake::start(|_| Answer::Silence);
-    assert_eq!(fake.run("events --answer-timeout 100ms").code, Some(4));
+    assert_eq!(fake.run("--answer-timeout 100ms events").code, Some(4));
     assert_eq!(crate::mcrctl("--socket /nonexistent/mcr.sock events").code, Some(3));
 }

@@ -9,6 +9,7 @@ mod control;
 mod daemon;
 mod discover;
 mod events;
+mod followers;
 mod forwarding;
 mod fragments;
 mod hook;

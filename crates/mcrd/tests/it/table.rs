@@ -210,7 +210,7 @@ behaviours! {
                 another_tc_program_on_the_hook_still_runs;
         }
         packet: {
-            events:
+            followers:
                 a_worker_that_ends_and_runs_again_is_told,
                 what_was_told_is_replayed_and_what_is_not_wanted_left_out,
                 a_slow_follower_is_told_how_much_it_has_missed;

@@ -294,10 +294,11 @@ impl World {
                 assert_ne!(*flows, started, "told twice: {event:?}");
                 *flows = started;
             }
-            Event::Source { .. } | Event::Interface { .. } | Event::RulesChanged { .. } => {}
-            Event::SecondSender { .. } | Event::Worker { .. } | Event::Missed { .. } => {
-                panic!("not of the relay: {event:?}")
-            }
+            Event::SecondSender { .. }
+            | Event::Source { .. }
+            | Event::Interface { .. }
+            | Event::RulesChanged { .. } => {}
+            Event::Worker { .. } | Event::Missed { .. } => panic!("not of the relay: {event:?}"),
         }
         self.told.push(event);
     }
