@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod api;
+pub mod doctor;
 pub mod flow;
 pub mod forward;
 pub mod link;

@@ -17,6 +17,7 @@
 //! cannot run `waiting` or `failed`, each with its reason, and runs the others.
 
 mod commit;
+mod facts;
 mod ids;
 mod request;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use crate::refusal::{Code, Refusal};
 use crate::resolve::route_queries;
 use crate::rule::RuleKey;
 use crate::table::RuleTable;
+pub use facts::RuleFacts;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
 use transaction::Phase;

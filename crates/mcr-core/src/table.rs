@@ -352,7 +352,8 @@ fn mtu_warnings(key: &RuleKey, rule: &Rule, links: &Links) -> Vec<String> {
         .collect()
 }
 
-fn is_ssm(address: IpAddr) -> bool {
+/// Source-specific groups (RFC 4607 §1): 232/8 and ff3x::/32.
+pub(crate) fn is_ssm(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => a.octets()[0] == 232,
         IpAddr::V6(a) => a.segments()[0] & 0xfff0 == 0xff30 && a.segments()[1] == 0,

@@ -204,7 +204,10 @@ impl Relay {
         }
     }
 
-    fn select(&self, only: Option<&RuleKey>) -> Result<Vec<(&RuleKey, &Entry, &Running)>, Refusal> {
+    pub(super) fn select(
+        &self,
+        only: Option<&RuleKey>,
+    ) -> Result<Vec<(&RuleKey, &Entry, &Running)>, Refusal> {
         let both = |(key, running)| Some((key, &**self.table.entry(key)?, running));
         match only {
             None => Ok(self.running.iter().filter_map(both).collect()),
@@ -221,7 +224,7 @@ pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
+pub(super) fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {
     let recent = |at: Instant| now.monotonic.saturating_duration_since(at) <= FORWARDING;
     match &running.problem {
         _ if !entry.rule.enabled => (State::Disabled, None),

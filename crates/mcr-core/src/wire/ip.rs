@@ -55,6 +55,16 @@ impl<'a> Ip<'a> {
         }
     }
 
+    /// As [`Self::parse`] for the beginning of a packet, as a capture keeps it: the headers are whole,
+    /// and of the payload there is what there is. With it the bytes that the packet claims to have.
+    pub fn parse_cut(packet: &'a [u8]) -> Option<(Self, usize)> {
+        match packet.first()? >> 4 {
+            4 => ipv4::parse_cut(packet),
+            6 => ipv6::parse_cut(packet),
+            _ => None,
+        }
+    }
+
     /// Its version.
     pub fn version(&self) -> Version {
         self.version

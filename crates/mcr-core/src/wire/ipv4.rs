@@ -29,6 +29,11 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
 pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
+    let (ip, total_len) = parse_cut(packet)?;
+    (ip.packet.len() == total_len).then_some(ip)
+}
+
+pub(super) fn parse_cut(packet: &[u8]) -> Option<(Ip<'_>, usize)> {
     if packet.len() < HEADER_LEN {
         return None;
     }
@@ -37,11 +42,15 @@ pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
     if header_len < HEADER_LEN || total_len < header_len {
         return None;
     }
-    let packet = packet.get(..total_len)?;
+    let packet = packet.get(..total_len).unwrap_or(packet);
+    if packet.len() < header_len {
+        return None;
+    }
     let bits = be16(packet, 6);
     let part = Fragment { first: bits & OFFSET == 0, id: be16(packet, ID).into(), id_at: ID };
     let fragment = (bits & (MORE_FRAGMENTS | OFFSET) != 0).then_some(part);
-    Some(Ip { packet, version: Version::V4, header_len, protocol: packet[9], fragment })
+    let ip = Ip { packet, version: Version::V4, header_len, protocol: packet[9], fragment };
+    Some((ip, total_len))
 }
 
 pub(super) fn address(packet: &[u8], at: usize) -> Ipv4Addr {

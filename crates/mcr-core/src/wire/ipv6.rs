@@ -29,10 +29,16 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// Walks the extension headers up to the payload. A chain of more headers than
 /// [`EXTENSIONS_MAX`] is no UDP for a relay, whatever ends it.
 pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
+    let (ip, total_len) = parse_cut(packet)?;
+    (ip.packet.len() == total_len).then_some(ip)
+}
+
+pub(super) fn parse_cut(packet: &[u8]) -> Option<(Ip<'_>, usize)> {
     if packet.len() < HEADER_LEN {
         return None;
     }
-    let packet = packet.get(..HEADER_LEN + usize::from(be16(packet, 4)))?;
+    let total_len = HEADER_LEN + usize::from(be16(packet, 4));
+    let packet = packet.get(..total_len).unwrap_or(packet);
     let (mut header_len, mut protocol, mut fragment) = (HEADER_LEN, packet[6], None);
     for _ in 0..EXTENSIONS_MAX {
         if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
@@ -57,7 +63,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
             break;
         }
     }
-    Some(Ip { packet, version: Version::V6, header_len, protocol, fragment })
+    Some((Ip { packet, version: Version::V6, header_len, protocol, fragment }, total_len))
 }
 
 /// Sets the differentiated services code point (RFC 2474); ECN and the flow label stay.

@@ -1,0 +1,257 @@
+//! What hosts and queriers have said of memberships on each interface, as somebody hears it who
+//! listens from the start of the daemon on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::seen::Frame;
+use crate::link::IfIndex;
+use crate::wire::ip::Ip;
+use crate::wire::membership::{Message, Query, parse};
+
+/// How long a membership, and the presence of a querier, outlasts a query with the intervals that
+/// protocols have by default: 2 × 125 s + 10 s (RFC 3376 §8.4, RFC 3810 §9.4).
+pub const LASTS: Duration = Duration::from_secs(260);
+/// An answer may take this much longer than the querier allows, for whoever is slow.
+const GRACE: Duration = Duration::from_secs(1);
+/// The most groups that are remembered of an interface and protocol.
+const GROUPS_MAX: usize = 16_384;
+
+/// The two protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Of IPv4.
+    Igmp,
+    /// Of IPv6.
+    Mld,
+}
+
+impl Protocol {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Igmp, Self::Mld];
+
+    /// That of the family of `address`.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Igmp } else { Self::Mld }
+    }
+
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Igmp => "IGMP",
+            Self::Mld => "MLD",
+        }
+    }
+}
+
+/// A question for all groups that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// When, since the listening began.
+    pub at: Duration,
+    /// By whom.
+    pub by: IpAddr,
+    /// This host has sent it.
+    pub ours: bool,
+    /// The version, and the time for an answer.
+    pub query: Query,
+}
+
+/// What was said of one protocol on one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Talk {
+    /// The last question for all groups.
+    pub asked: Option<Asked>,
+    /// When this host last reported.
+    pub reported: Option<Duration>,
+    /// When another host last reported in a version that makes others silent (IGMPv1, IGMPv2, MLDv1).
+    pub silenced: Option<Duration>,
+    /// Who else has joined a group, and when that was last heard.
+    pub members: BTreeMap<IpAddr, (IpAddr, Duration)>,
+}
+
+/// Everything that was heard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hearing {
+    /// How long has been listened.
+    pub now: Duration,
+    talks: BTreeMap<(IfIndex, Protocol), Talk>,
+}
+
+impl Hearing {
+    /// A frame, at a time since the listening began. What carries a tag was said on the VLAN's
+    /// interface, and is heard there.
+    pub fn observe(&mut self, frame: &Frame<'_>, at: Duration) {
+        self.now = self.now.max(at);
+        if frame.tag.is_some_and(|tag| tag & 0xfff > 0) {
+            return;
+        }
+        let Some(ip) = Ip::parse(frame.packet) else { return };
+        let Some(message) = parse(&ip) else { return };
+        let (by, ours) = (ip.source(), frame.outgoing);
+        let talk = self.talks.entry((frame.interface, Protocol::of(by))).or_default();
+        match message {
+            Message::Query(query) => {
+                if query.group.is_none() {
+                    talk.asked = Some(Asked { at, by, ours, query });
+                }
+            }
+            Message::Report(_) if ours => talk.reported = Some(at),
+            Message::Report(report) => {
+                let newest = if by.is_ipv4() { 3 } else { 2 };
+                if report.version < newest {
+                    talk.silenced = Some(at);
+                }
+                for (group, member) in report.groups {
+                    if !member {
+                        talk.members.remove(&group);
+                    } else if talk.members.len() < GROUPS_MAX || talk.members.contains_key(&group) {
+                        talk.members.insert(group, (by, at));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was said on an interface.
+    pub fn on(&self, interface: IfIndex, protocol: Protocol) -> Option<&Talk> {
+        self.talks.get(&(interface, protocol))
+    }
+}
+
+impl Talk {
+    /// The last question, if it is still in force.
+    pub fn querier(&self, now: Duration) -> Option<Asked> {
+        self.asked.filter(|asked| now.saturating_sub(asked.at) <= LASTS)
+    }
+
+    /// The last question that came to this host, if the time for its answer is over and no answer
+    /// was sent. `member_for`: how long there has been something to answer.
+    pub fn unanswered(&self, now: Duration, member_for: Duration) -> Option<Asked> {
+        let asked = self.querier(now).filter(|asked| !asked.ours)?;
+        let age = now.saturating_sub(asked.at);
+        let since = |at: Option<Duration>| at.is_some_and(|at| at >= asked.at);
+        let over = age > asked.query.max_response + GRACE && member_for > age;
+        (over && !since(self.reported) && !since(self.silenced)).then_some(asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ETH0: IfIndex = IfIndex(2);
+
+    fn igmp(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4(source, [224, 0, 0, 1], 1);
+        builder.write(&mut packet, 2.into(), payload).unwrap();
+        packet
+    }
+
+    fn hear(hearing: &mut Hearing, at: u64, outgoing: bool, payload: &[u8]) {
+        let packet = igmp([10, 0, 0, 254], payload);
+        let frame = Frame { interface: ETH0, outgoing, tag: None, packet: &packet, segment: 0 };
+        hearing.observe(&frame, seconds(at));
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Within 10 s.
+    const QUERY: [u8; 12] = [0x11, 100, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
+    const OF_A_GROUP: [u8; 12] = [0x11, 10, 0, 0, 239, 1, 1, 1, 2, 125, 0, 0];
+    const REPORT: [u8; 16] = [0x22, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 239, 1, 1, 1];
+    const LEAVE: [u8; 16] = [0x22, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 239, 1, 1, 1];
+    const REPORT_V2: [u8; 8] = [0x16, 0, 0, 0, 239, 1, 1, 1];
+
+    fn talk(hearing: &Hearing) -> Talk {
+        hearing.on(ETH0, Protocol::Igmp).cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_querier_is_in_force_for_260_seconds() {
+        let mut hearing = Hearing::default();
+        hear(&mut hearing, 100, false, &QUERY);
+        hear(&mut hearing, 130, false, &OF_A_GROUP);
+        assert_eq!(hearing.now, seconds(130));
+        let asked = talk(&hearing).querier(seconds(360)).unwrap();
+        assert_eq!((asked.by.to_string(), asked.query.version), ("10.0.0.254".into(), 3));
+        assert_eq!(talk(&hearing).querier(seconds(361)), None);
+        assert_eq!(hearing.on(ETH0, Protocol::Mld), None);
+        assert_eq!(hearing.on(IfIndex(3), Protocol::Igmp), None);
+    }
+
+    #[test]
+    fn no_answer_in_time_is_seen_and_an_answer_too() {
+        let mut hearing = Hearing::default();
+        hear(&mut hearing, 90, true, &REPORT);
+        hear(&mut hearing, 100, false, &QUERY);
+        let unanswered = |hearing: &Hearing, now, member_for| {
+            talk(hearing).unanswered(seconds(now), seconds(member_for)).is_some()
+        };
+        assert!(!unanswered(&hearing, 111, 50), "there is a second left");
+        assert!(unanswered(&hearing, 112, 50));
+        assert!(!unanswered(&hearing, 112, 11), "there was nothing to answer then");
+        let mut silenced = hearing.clone();
+        hear(&mut silenced, 101, false, &REPORT);
+        assert!(unanswered(&silenced, 112, 50), "the report of another silences nobody in IGMPv3");
+        hear(&mut silenced, 102, false, &REPORT_V2);
+        assert!(!unanswered(&silenced, 112, 50));
+        hear(&mut hearing, 105, true, &REPORT);
+        assert!(!unanswered(&hearing, 112, 50));
+    }
+
+    #[test]
+    fn a_query_of_this_host_needs_no_answer_here() {
+        let mut hearing = Hearing::default();
+        hear(&mut hearing, 100, true, &QUERY);
+        assert!(talk(&hearing).querier(seconds(120)).is_some());
+        assert_eq!(talk(&hearing).unanswered(seconds(120), seconds(90)), None);
+    }
+
+    #[test]
+    fn members_come_and_go() {
+        let mut hearing = Hearing::default();
+        hear(&mut hearing, 1, true, &REPORT);
+        assert!(talk(&hearing).members.is_empty(), "our own are none");
+        hear(&mut hearing, 2, false, &REPORT);
+        let group = IpAddr::from([239, 1, 1, 1]);
+        assert_eq!(talk(&hearing).members[&group], ([10, 0, 0, 254].into(), seconds(2)));
+        hear(&mut hearing, 3, false, &LEAVE);
+        assert!(talk(&hearing).members.is_empty());
+    }
+
+    #[test]
+    fn what_is_tagged_was_said_elsewhere() {
+        let packet = igmp([10, 0, 0, 254], &QUERY);
+        let mut hearing = Hearing::default();
+        let mut frame =
+            Frame { interface: ETH0, outgoing: false, tag: Some(10), packet: &packet, segment: 0 };
+        hearing.observe(&frame, seconds(1));
+        assert_eq!(hearing.on(ETH0, Protocol::Igmp), None);
+        frame.tag = Some(0x6000);
+        hearing.observe(&frame, seconds(1));
+        assert!(hearing.on(ETH0, Protocol::Igmp).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_packets_are_taken(packets in proptest::collection::vec(
+            (proptest::collection::vec(any::<u8>(), 0..60), any::<bool>()), 0..20,
+        )) {
+            let mut hearing = Hearing::default();
+            for (at, (packet, outgoing)) in packets.iter().enumerate() {
+                hear(&mut hearing, at as u64, *outgoing, packet);
+                let frame =
+                    Frame { interface: ETH0, outgoing: *outgoing, tag: None, packet, segment: 0 };
+                hearing.observe(&frame, seconds(at as u64));
+            }
+        }
+    }
+}
