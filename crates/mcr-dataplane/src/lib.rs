@@ -13,6 +13,7 @@ pub mod membership;
 pub mod netlink;
 pub mod packet;
 mod sys;
+pub mod tap;
 
 use mcr_core::action::{Counters, PlaneChange, PlaneRefusal};
 use mcr_core::api::{ProgramCost, WorkerStatus};

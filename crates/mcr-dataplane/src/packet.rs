@@ -19,17 +19,17 @@
 mod change;
 mod channel;
 mod confine;
-mod filter;
+pub(crate) mod filter;
 mod interface;
 mod orders;
 mod probe;
 mod process;
 mod rhythm;
-mod ring;
+pub(crate) mod ring;
 mod send;
-mod shared;
-mod socket;
-mod vnet;
+pub(crate) mod shared;
+pub(crate) mod socket;
+pub(crate) mod vnet;
 pub mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

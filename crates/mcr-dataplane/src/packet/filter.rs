@@ -3,6 +3,7 @@
 //! Needs no privilege and no bpf(2). Both are judged by the kernel before a frame is copied. What a
 //! filter lets through beyond what rules take costs a look by a worker, and nothing else.
 
+pub(crate) mod taps;
 #[cfg(test)]
 mod tests;
 
@@ -86,28 +87,45 @@ pub(crate) fn blocks(blocks: &BTreeSet<AddressBlock>, bare: bool) -> Vec<sock_fi
     // to many). Elsewhere the plain offset is the safer one: from SKF_NET_OFF on, kernels before
     // 6.16 read only what a driver has put into the linear part of the packet.
     let start = if bare { NET_OFF } else { HEADER_LEN as u32 };
-    let (v4, v6): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.first().is_ipv4());
-    let most = if v4.is_empty() || v6.is_empty() { RANGES } else { RANGES / 2 };
-    let v4 = only_v4(start, &join(v4.into_iter().map(last_words), most));
-    program.push(op(LD_H_ABS, AD_PROTOCOL));
-    program.extend([jump(JMP_JEQ, TYPE_IPV4.into(), 1, 0), op(JMP_JA, v4.len() as u32)]);
-    program.extend(v4);
-    program.extend(refuse_unless(jump(JMP_JEQ, TYPE_IPV6.into(), 1, 0)));
-    program.extend(only_v6(start, v6, most));
+    program.extend(destinations(blocks, &Look { start, ranges: RANGES, accept: ACCEPT }));
     program
 }
 
-fn only_v4(start: u32, ranges: &[(u32, u32)]) -> Vec<sock_filter> {
-    let mut program = vec![op(LD_B_ABS, start + PROTOCOL)];
+/// How a program looks at packets.
+struct Look {
+    /// Where their IP header is.
+    start: u32,
+    /// Ranges of addresses that it tells apart.
+    ranges: usize,
+    /// What it returns for those that it lets through.
+    accept: u32,
+}
+
+/// Accepts what is UDP, or a fragment of it, to an address of `blocks`.
+fn destinations(blocks: &BTreeSet<AddressBlock>, look: &Look) -> Vec<sock_filter> {
+    let (v4, v6): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.first().is_ipv4());
+    let most = if v4.is_empty() || v6.is_empty() { look.ranges } else { look.ranges / 2 };
+    let v4 = only_v4(look, &join(v4.into_iter().map(last_words), most));
+    let mut program = vec![op(LD_H_ABS, AD_PROTOCOL)];
+    program.extend([jump(JMP_JEQ, TYPE_IPV4.into(), 1, 0), op(JMP_JA, v4.len() as u32)]);
+    program.extend(v4);
+    program.extend([jump(JMP_JEQ, TYPE_IPV6.into(), 1, 0), op(RET_K, DROP)]);
+    program.extend(only_v6(look, v6, most));
+    program
+}
+
+fn only_v4(look: &Look, ranges: &[(u32, u32)]) -> Vec<sock_filter> {
+    let mut program = vec![op(LD_B_ABS, look.start + PROTOCOL)];
     program.extend([jump(JMP_JEQ, PROTOCOL_UDP.into(), 1, 0), op(RET_K, DROP)]);
-    program.push(op(LD_W_ABS, start + ipv4::DESTINATION as u32));
-    program.extend(search(ranges));
+    program.push(op(LD_W_ABS, look.start + ipv4::DESTINATION as u32));
+    program.extend(search(ranges, look.accept));
     program
 }
 
 /// Of the destination, the last 32 bits are searched for, or the first 32 where a block does not
 /// leave anything of the last.
-fn only_v6(start: u32, blocks: Vec<&AddressBlock>, most: usize) -> Vec<sock_filter> {
+fn only_v6(look: &Look, blocks: Vec<&AddressBlock>, most: usize) -> Vec<sock_filter> {
+    let Look { start, accept, .. } = *look;
     let mut program = vec![op(LD_B_ABS, start + NEXT_HEADER)];
     for (header, rest) in NEXT_HEADERS.into_iter().zip((1..=NEXT_HEADERS.len() as u8).rev()) {
         program.push(jump(JMP_JEQ, header.into(), rest, 0));
@@ -117,10 +135,10 @@ fn only_v6(start: u32, blocks: Vec<&AddressBlock>, most: usize) -> Vec<sock_filt
     program.push(op(LD_W_ABS, start + ipv6::DESTINATION as u32));
     for (first, last) in join(wide.into_iter().map(first_words), BEGINNINGS) {
         program.extend([jump(JMP_JGE, first, 0, 2), jump(JMP_JGT, last, 1, 0)]);
-        program.push(op(RET_K, ACCEPT));
+        program.push(op(RET_K, accept));
     }
     program.push(op(LD_W_ABS, start + DESTINATION_END));
-    program.extend(search(&join(narrow.into_iter().map(last_words), most - BEGINNINGS)));
+    program.extend(search(&join(narrow.into_iter().map(last_words), most - BEGINNINGS), accept));
     program
 }
 
@@ -198,26 +216,26 @@ fn join(ranges: impl Iterator<Item = (u32, u32)>, most: usize) -> Vec<(u32, u32)
     joined
 }
 
-/// A binary search for the number in the accumulator.
-fn search(ranges: &[(u32, u32)]) -> Vec<sock_filter> {
+/// A binary search for the number in the accumulator, that returns `accept` when it is in a range.
+fn search(ranges: &[(u32, u32)], accept: u32) -> Vec<sock_filter> {
     let (left, right) = match ranges {
         [] => return vec![op(RET_K, DROP)],
         [(first, last)] => {
             return vec![
                 jump(JMP_JGE, *first, 0, 2),
                 jump(JMP_JGT, *last, 1, 0),
-                op(RET_K, ACCEPT),
+                op(RET_K, accept),
                 op(RET_K, DROP),
             ];
         }
         more => more.split_at(more.len() / 2),
     };
     let (pivot, _) = right[0];
-    let left = search(left);
+    let left = search(left, accept);
     // A conditional jump reaches 255 instructions, JA any number.
     let mut program = vec![jump(JMP_JGE, pivot, 0, 1), op(JMP_JA, left.len() as u32)];
     program.extend(left);
-    program.extend(search(right));
+    program.extend(search(right, accept));
     program
 }
 

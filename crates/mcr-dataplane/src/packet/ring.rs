@@ -21,6 +21,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{sockaddr_ll, tpacket2_hdr, tpacket3_hdr};
+use mcr_core::link::{IfIndex, LinkKind};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::shared::Place;
@@ -61,6 +62,10 @@ pub(crate) struct Received<'r> {
     pub(crate) vnet: VnetHeader,
     /// The whole frame waits in the socket's queue.
     pub(crate) copied: bool,
+    /// When it was seen, in nanoseconds since 1970.
+    pub(crate) time: u64,
+    /// The interface that it came in or goes out by.
+    pub(crate) interface: IfIndex,
 }
 
 /// What the two kinds of headers say of a frame: where they are, where its address is, the offsets of
@@ -74,6 +79,7 @@ struct Header {
     length: usize,
     tag: Option<u16>,
     copied: bool,
+    time: u64,
 }
 
 /// A ring of either kind.
@@ -205,6 +211,7 @@ impl Ring {
                 length: header.tp_len as usize,
                 tag: tagged.then_some(header.hv1.tp_vlan_tci as u16),
                 copied: false,
+                time: nanoseconds(header.tp_sec, header.tp_nsec),
             }));
         }
         if self.byte(at + MARK) != 0 {
@@ -221,12 +228,17 @@ impl Ring {
             length: header.tp_len as usize,
             tag: tagged.then_some(header.tp_vlan_tci),
             copied: header.tp_status & libc::TP_STATUS_COPY != 0,
+            time: nanoseconds(header.tp_sec, header.tp_nsec),
         }))
     }
 
     fn received(&self, header: &Header) -> Received<'_> {
-        let Header { at, address, mac, net, there, length, tag, copied } = *header;
-        let RingLayout { bare, slot_bytes, .. } = self.layout;
+        let Header { at, address, mac, net, there, length, tag, copied, time } = *header;
+        let RingLayout { slot_bytes, .. } = self.layout;
+        let hardware: u16 = self.header(address + offset_of!(sockaddr_ll, sll_hatype));
+        // A ring of all interfaces has frames of both kinds.
+        let bare = self.layout.bare || LinkKind::from_arphrd(hardware) == LinkKind::Bare;
+        let interface = IfIndex(self.u32(address + offset_of!(sockaddr_ll, sll_ifindex)));
         let slot = slot_bytes as usize;
         let end = at - at % slot + slot;
         let before = if bare { net.wrapping_sub(mac) } else { 0 };
@@ -244,6 +256,8 @@ impl Ring {
                 tag: None,
                 vnet: VnetHeader::default(),
                 copied: false,
+                time,
+                interface,
             };
         }
         let vnet = VnetHeader::read(self.bytes(at + mac - vnet::LEN, vnet::LEN));
@@ -256,6 +270,8 @@ impl Ring {
             tag,
             vnet: vnet.without(before),
             copied,
+            time,
+            interface,
         }
     }
 
@@ -351,6 +367,10 @@ impl Ring {
         // which takes `self` mutably.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
+}
+
+fn nanoseconds(seconds: u32, rest: u32) -> u64 {
+    u64::from(seconds) * 1_000_000_000 + u64::from(rest)
 }
 
 /// From here on the kernel may fill it.

@@ -36,8 +36,15 @@ const PIECE: u32 = 64 << 10;
 /// block each millisecond, however little is in it, so their number is how many milliseconds a
 /// worker may be away.
 const BLOCK: u32 = 128 << 10;
-/// After so many milliseconds the kernel hands over a block that is not full.
+/// After so many milliseconds the kernel hands over a block that is not full: to a worker.
 const BLOCK_TIMEOUT_MS: u32 = 1;
+/// The same, to a tap: its readers are in no hurry, and each block is a wake-up.
+const TAP_TIMEOUT_MS: u32 = 20;
+/// A block of a tap is at least so large, and holds so many of its longest frames.
+const TAP_BLOCK: u32 = 32 << 10;
+const TAP_FRAMES: u32 = 2;
+/// Blocks of a tap, at least: one that is read, one that is filled, and some that wait.
+const TAP_BLOCKS: u32 = 4;
 
 /// How a receive ring is laid out: what its reader must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,13 @@ impl RingLayout {
         Self { blocks, bare, slots: slots as u32, slot_bytes }
     }
 
+    /// Of a tap that keeps `snap` bytes of each frame, in about so many bytes.
+    pub(crate) fn tap(snap: u32, bytes: u32) -> Self {
+        let frame = snap.saturating_add(SLOT_HEAD).min(BLOCK / TAP_FRAMES);
+        let slot_bytes = (frame * TAP_FRAMES).next_power_of_two().max(TAP_BLOCK);
+        Self { blocks: true, bare: false, slots: (bytes / slot_bytes).max(TAP_BLOCKS), slot_bytes }
+    }
+
     pub(crate) fn bytes(self) -> u64 {
         u64::from(self.slots) * u64::from(self.slot_bytes)
     }
@@ -83,12 +97,30 @@ pub(crate) fn receiver(interface: IfIndex, layout: RingLayout) -> io::Result<Soc
         force(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)?;
     }
     set_filter(&socket, &filter::nothing())?;
-    set_ring(&socket, layout)?;
+    set_ring(&socket, layout, BLOCK_TIMEOUT_MS)?;
     bind(&socket, interface, libc::ETH_P_ALL as u16)?;
     Ok(socket)
 }
 
-fn set_ring(socket: &Socket, layout: RingLayout) -> io::Result<()> {
+/// Opens a socket with a ring of blocks that gets what `program` lets through: of one interface, or of
+/// all.
+pub(crate) fn tap(
+    interface: Option<IfIndex>,
+    layout: RingLayout,
+    program: &[sock_filter],
+) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    socket.set_nonblocking(true)?;
+    set(&socket, libc::SOL_PACKET, PACKET_VERSION, &TPACKET_V3)?;
+    set(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
+    set_filter(&socket, program)?;
+    set_ring(&socket, layout, TAP_TIMEOUT_MS)?;
+    // 0 stands for all interfaces (packet(7)).
+    bind(&socket, interface.unwrap_or(IfIndex(0)), libc::ETH_P_ALL as u16)?;
+    Ok(socket)
+}
+
+fn set_ring(socket: &Socket, layout: RingLayout, timeout_ms: u32) -> io::Result<()> {
     let RingLayout { blocks, bare: _, slots, slot_bytes } = layout;
     if blocks {
         let request = libc::tpacket_req3 {
@@ -96,7 +128,7 @@ fn set_ring(socket: &Socket, layout: RingLayout) -> io::Result<()> {
             tp_block_nr: slots,
             tp_frame_size: SLOT_MIN,
             tp_frame_nr: slots * (slot_bytes / SLOT_MIN),
-            tp_retire_blk_tov: BLOCK_TIMEOUT_MS,
+            tp_retire_blk_tov: timeout_ms,
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };

@@ -15,5 +15,6 @@ mod netlink;
 mod plane;
 mod random;
 mod tags;
+mod taps;
 mod tun;
 mod vectors;

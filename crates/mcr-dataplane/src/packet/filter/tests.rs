@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
+use taps::{AD_HARDWARE, ALU_ADD, ALU_LSH, LD_B_IND};
 
 /// What a program is asked about.
 #[derive(Clone)]
@@ -13,6 +14,8 @@ struct Asked {
     packet_type: u32,
     protocol: u16,
     tag: Option<u32>,
+    /// `ARPHRD_*` of the interface.
+    hardware: u32,
 }
 
 impl Asked {
@@ -20,6 +23,7 @@ impl Asked {
         match k {
             AD_PROTOCOL => return Some(self.protocol.into()),
             AD_PKTTYPE => return Some(self.packet_type),
+            AD_HARDWARE => return Some(self.hardware),
             AD_VLAN_TAG => return Some(self.tag.unwrap_or(0)),
             AD_VLAN_TAG_PRESENT => return Some(self.tag.is_some().into()),
             _ => {}
@@ -43,16 +47,19 @@ fn run(program: &[sock_filter], asked: &Asked, mut a: u32) -> u32 {
             LD_H_ABS => load(k, 2),
             LD_B_ABS => load(k, 1),
             LD_H_IND => load(k + x, 2),
+            LD_B_IND => load(k + x, 1),
             _ => Some(a),
         };
         let Some(loaded) = loaded else { return DROP };
         a = loaded;
         match code {
-            LD_W_ABS | LD_H_ABS | LD_B_ABS | LD_H_IND => {}
+            LD_W_ABS | LD_H_ABS | LD_B_ABS | LD_H_IND | LD_B_IND => {}
             LDX_IMM => x = k,
             LDX_B_MSH => x = (load(k, 1).unwrap() & 0xf) * 4,
             MISC_TAX => x = a,
             ALU_AND => a &= k,
+            ALU_ADD => a += k,
+            ALU_LSH => a <<= k,
             ALU_MUL => a = a.wrapping_mul(k),
             ALU_RSH => a >>= k,
             ALU_XOR_X => a ^= x,
@@ -67,6 +74,10 @@ fn run(program: &[sock_filter], asked: &Asked, mut a: u32) -> u32 {
         }
     }
 }
+
+/// `ARPHRD_ETHER` and `ARPHRD_NONE`.
+const ETHERNET: u32 = 1;
+const TUN: u32 = 0xfffe;
 
 /// A packet as it comes in by an interface with a link header, or by one without.
 fn packet(destination: &str, protocol: u8, bare: bool) -> Asked {
@@ -86,7 +97,8 @@ fn packet(destination: &str, protocol: u8, bare: bool) -> Asked {
     };
     let network = if bare { 0 } else { HEADER_LEN };
     bytes.splice(..0, vec![0; network]);
-    Asked { bytes, network, packet_type: 0, protocol: ethertype, tag: None }
+    let hardware = if bare { TUN } else { ETHERNET };
+    Asked { bytes, network, packet_type: 0, protocol: ethertype, tag: None, hardware }
 }
 
 fn set(texts: &[&str]) -> BTreeSet<AddressBlock> {
@@ -192,7 +204,7 @@ fn the_search_finds_the_ranges_and_nothing_else() {
     for step in [1, 2, 3, 1000] {
         for count in [0, 1, 2, 3, 31, 79, 80] {
             let wanted: Vec<u32> = (0..count).map(|n| first + n * step).collect();
-            let program = search(&join(wanted.iter().map(|word| (*word, *word)), RANGES));
+            let program = search(&join(wanted.iter().map(|word| (*word, *word)), RANGES), ACCEPT);
             for value in (first - 2)..(first + count * step + 2) {
                 let found = run(&program, &asked, value) == ACCEPT;
                 assert_eq!(found, wanted.contains(&value), "{value:#x}");
@@ -260,4 +272,47 @@ fn a_stream_has_one_worker_and_streams_have_several() {
         bytes.splice(20..20, [1; 4]);
     };
     assert_eq!(shard("239.1.1.1", 5000, &options), shard("239.1.1.1", 5000, &plain));
+}
+
+#[test]
+fn a_tap_sees_both_ways_and_both_kinds_of_interfaces() {
+    let program = taps::udp(&set(&["239.1.1.1", "ff35::1"]), 96);
+    for bare in [false, true] {
+        let asked = |destination, protocol| packet(destination, protocol, bare);
+        for destination in ["239.1.1.1", "ff35::1"] {
+            let mut caught = asked(destination, PROTOCOL_UDP);
+            assert_eq!(run(&program, &caught, 0), 96, "{destination}, bare: {bare}");
+            (caught.packet_type, caught.tag) = (4, Some(7));
+            assert_eq!(run(&program, &caught, 0), 96, "outgoing and tagged");
+            assert_eq!(run(&program, &asked(destination, 6), 0), DROP);
+        }
+        assert_eq!(run(&program, &asked("239.1.1.2", PROTOCOL_UDP), 0), DROP);
+        assert_eq!(run(&program, &asked("ff35::2", PROTOCOL_UDP), 0), DROP);
+        assert_eq!(run(&program, &asked("ff35::1", 44), 0), 96, "a fragment");
+    }
+    let none = taps::udp(&BTreeSet::new(), 96);
+    assert_eq!(run(&none, &packet("239.1.1.1", PROTOCOL_UDP, false), 0), DROP);
+}
+
+#[test]
+fn a_tap_tells_membership_from_the_rest() {
+    let program = taps::membership(256);
+    for bare in [false, true] {
+        assert_eq!(run(&program, &packet("224.0.0.22", 2, bare), 0), 256);
+        assert_eq!(run(&program, &packet("224.0.0.22", PROTOCOL_UDP, bare), 0), DROP);
+        // Hop-by-hop options of so many bytes, then ICMPv6 of this type.
+        let mld = |next: u8, options: u8, kind: u8| {
+            let mut asked = packet("ff02::16", 0, bare);
+            asked.bytes.truncate(asked.network + ipv6::HEADER_LEN);
+            asked.bytes.extend([next, options / 8 - 1]);
+            asked.bytes.extend(vec![0; usize::from(options) - 2]);
+            asked.bytes.extend([kind, 0, 0, 0]);
+            run(&program, &asked, 0)
+        };
+        for kind in [130, 131, 132, 143] {
+            assert_eq!([mld(58, 8, kind), mld(58, 24, kind)], [256; 2]);
+        }
+        assert_eq!([mld(58, 8, 135), mld(17, 8, 143)], [DROP; 2]);
+        assert_eq!(run(&program, &packet("ff02::16", 58, bare), 0), DROP, "no options");
+    }
 }

@@ -78,6 +78,8 @@ impl World {
             tag: None,
             vnet,
             copied: false,
+            time: 0,
+            interface: TUN,
         };
         // SAFETY: the packet outlives the flush.
         unsafe { self.relay.frame(TUN, &self.place, &received) };
