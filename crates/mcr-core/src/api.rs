@@ -5,6 +5,7 @@
 //! the other.
 
 mod config;
+mod doctor;
 mod output;
 mod stats;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use config::{
     ConfigError, ConfigFile, Defaults, InterfaceSpec, LimitsSpec, PacketSpec, ParsedConfig, Place,
     check_rules, parse_config, render_config,
 };
+pub use doctor::{CheckReport, DoctorReport};
 pub use output::{OutputSpec, Setting};
 pub use stats::{
     Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,

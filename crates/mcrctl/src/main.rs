@@ -11,6 +11,7 @@ mod args;
 mod batch;
 mod change;
 mod client;
+mod doctor;
 mod edit;
 mod failure;
 mod files;
@@ -51,6 +52,9 @@ fn run(args: Args) -> Result<(), Failure> {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
         Command::Status { workers } => view::status(&session, workers),
+        Command::Doctor { name, duration, all } => {
+            doctor::run(&session, name.as_deref(), duration, all)
+        }
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

@@ -1,6 +1,7 @@
 //! What replies look like for people. Pure: texts with aligned columns and raw numbers, no box
 //! drawing and no colours, so that `awk` can read them too.
 
+mod doctor;
 mod stats;
 mod table;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use mcr_core::api::{Change, Dropped, InterfaceStatus, OutputSpec, RuleList, Rule
 use mcr_core::relay::State;
 use mcr_core::rule::Rule;
 
+pub(crate) use doctor::doctor;
 pub(crate) use stats::stats;
 use table::{Side, Table};
 pub(crate) use workers::workers;

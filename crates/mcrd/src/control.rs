@@ -21,7 +21,9 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use crate::doctor::Listener;
 use crate::eventloop::Command;
+pub(crate) use routes::answer;
 
 const CONNECTIONS: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +48,7 @@ impl Stream {
 
 /// Serves clients for as long as the daemon runs.
 pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
-    let router = routes::router(commands);
+    let router = routes::router(commands).layer(Extension(Listener::begin()));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
+use crate::doctor::Facts;
 use crate::instance::Instance;
 use crate::sources::{Event, Signals, Sources};
 
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
     Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
     Status(oneshot::Sender<Result<Status, Refusal>>),
+    Facts(Option<RuleKey>, oneshot::Sender<Result<Facts, Refusal>>),
 }
 
 /// An instance that listens.
@@ -191,6 +193,10 @@ impl<P: DataPlane> Daemon<P> {
             Command::Status(reply) => {
                 self.read_counters();
                 answer(reply, Ok(self.status()));
+            }
+            Command::Facts(only, reply) => {
+                self.read_counters();
+                answer(reply, self.facts(only.as_ref()));
             }
         }
     }

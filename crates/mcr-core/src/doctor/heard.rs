@@ -114,6 +114,12 @@ impl Hearing {
         }
     }
 
+    /// Whoever asks, on any interface.
+    pub fn queriers(&self, protocol: Protocol) -> impl Iterator<Item = IpAddr> {
+        let talks = self.talks.iter().filter(move |((_, spoken), _)| *spoken == protocol);
+        talks.filter_map(|(_, talk)| Some(talk.querier(self.now)?.by))
+    }
+
     /// What was said on an interface.
     pub fn on(&self, interface: IfIndex, protocol: Protocol) -> Option<&Talk> {
         self.talks.get(&(interface, protocol))

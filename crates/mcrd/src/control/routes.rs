@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcr_core::api::{BODY_MAX, ErrorReply, RuleSet, RuleSpec, Step};
 use mcr_core::refusal::{Code, Refusal};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::BODY_TIMEOUT;
+use crate::doctor::{self, Listener};
 use crate::eventloop::Command;
 use crate::metrics;
 
@@ -29,6 +30,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/rules/{name}", get(show).put(put).delete(remove))
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics))
         .fallback(not_found)
@@ -171,6 +173,25 @@ async fn status(State(commands): Commands) -> Reply {
     ask(&commands, Command::Status).await
 }
 
+async fn doctor(
+    State(commands): Commands,
+    Extension(listener): Extension<Listener>,
+    uri: Uri,
+) -> Reply {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        name: Option<String>,
+        duration: Option<String>,
+    }
+
+    let Asked { name, duration } = query(&uri)?;
+    let duration = doctor::duration(duration.as_deref())?;
+    let only = name.as_deref().map(RuleKey::from_user);
+    let report = doctor::examine(&commands, &listener, only, duration).await?;
+    Ok(Json(report).into_response())
+}
+
 async fn metrics(State(commands): Commands) -> Reply {
     let stats = answer(&commands, |reply| Command::Stats(None, reply)).await?;
     let status = answer(&commands, Command::Status).await?;
@@ -184,7 +205,7 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/reload and /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/doctor, /v1/reload and /metrics",
     ))
 }
 
@@ -205,7 +226,7 @@ async fn ask<T: Serialize>(
 }
 
 /// Hands a command to the event loop and waits for its answer.
-async fn answer<T>(
+pub(crate) async fn answer<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, Refusal> {

@@ -4,6 +4,7 @@ use std::process;
 use std::time::SystemTime;
 
 use mcr_core::api::{InterfaceStatus, Stats, Status};
+use mcr_core::doctor::PlaneFacts;
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::Refusal;
@@ -13,12 +14,25 @@ use mcr_dataplane::DataPlane;
 use mcr_dataplane::netlink::transmit_drops;
 
 use super::{Daemon, now};
+use crate::doctor::Facts;
 
 impl<P: DataPlane> Daemon<P> {
     pub(super) fn stats(&self, only: Option<&RuleKey>) -> Result<Stats, Refusal> {
         let rules = self.relay.stats(only, now(), &transmit_drops())?;
         let boot_id = self.boot_id.clone();
         Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
+    }
+
+    /// For who looks for a fault.
+    pub(super) fn facts(&self, only: Option<&RuleKey>) -> Result<Facts, Refusal> {
+        let description = self.plane.describe();
+        let (name, attach, why) = (description.plane, description.attach, self.why.clone());
+        Ok(Facts {
+            rules: self.relay.facts(only, now())?,
+            links: self.relay.links().clone(),
+            plane: PlaneFacts { name, attach, why },
+            membership_sockets: self.memberships.sockets(),
+        })
     }
 
     pub(super) fn status(&self) -> Status {
