@@ -6,7 +6,8 @@
 //!   out: eBPF plane, packet plane, stack -> queue -> [tap] -> interface
 //! ```
 //!
-//! A tap joins no group and makes no interface promiscuous. What it is too slow for is lost to it
+//! A tap joins no group and makes no interface promiscuous; whoever wants the card's filter of groups
+//! open says so ([`Tap::open_to_all_groups`]). What it is too slow for is lost to it
 //! alone, and [`Tap::lost`] counts it. A super-packet (GSO, GRO) is one frame, longer than the MTU.
 
 use std::collections::BTreeSet;
@@ -18,6 +19,8 @@ use mcr_core::flow::{AddressBlock, PortRange};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::Refusal;
 use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::packet::filter::taps;
 use crate::packet::ring::Ring;
@@ -100,6 +103,25 @@ impl Tap {
         let socket = socket::tap(options.interface, layout, &program)?;
         let ring = Ring::open(&socket, layout, Place::new()?)?;
         Ok(Self { ring, socket, blocks: layout.slots.into(), lost: 0 })
+    }
+
+    /// For a task that waits for frames, within a tokio runtime.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is open, and the same one, as long as the tap is there; nobody puts
+        // another tap in its place.
+        let watched = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        Ok(watched?)
+    }
+
+    /// Spares it what this host sends.
+    pub fn ignore_outgoing(&self) -> io::Result<()> {
+        socket::ignore_outgoing(&self.socket)
+    }
+
+    /// Lets the card of an interface pass frames to all groups while the tap is there
+    /// (`IFF_ALLMULTI`), not only to those that somebody on this host has joined. It joins none.
+    pub fn open_to_all_groups(&self, interface: IfIndex) -> io::Result<()> {
+        socket::open_to_all_groups(&self.socket, interface)
     }
 
     /// Shows what is there, in the kernel's order, and says how much it was; never waits. The kernel

@@ -28,8 +28,8 @@ use crate::control::answer;
 use crate::eventloop::Command;
 pub(crate) use listen::Listener;
 
-/// What else there is to do may take this long beside the watching.
-const REST: Duration = Duration::from_secs(1);
+/// Each thing that may be waited for beside the watching takes this long at most.
+const REST: Duration = Duration::from_millis(500);
 const DURATION: Duration = Duration::from_secs(3);
 /// A client waits for 30 seconds.
 const DURATION_MAX: Duration = Duration::from_secs(20);
@@ -61,13 +61,13 @@ pub(crate) fn duration(text: Option<&str>) -> Result<Duration, Refusal> {
     Ok(duration)
 }
 
-/// Examines all rules, or one.
+/// Examines all rules, or one: the JSON of a [`DoctorReport`].
 pub(crate) async fn examine(
     commands: &mpsc::Sender<Command>,
     listener: &Listener,
     only: Option<RuleKey>,
     duration: Duration,
-) -> Result<DoctorReport, Refusal> {
+) -> Result<String, Refusal> {
     let facts = async || {
         let only = only.clone();
         answer(commands, |reply| Command::Facts(only, reply)).await
@@ -83,9 +83,8 @@ pub(crate) async fn examine(
     let heard = listener.hearing();
     let names = machine::names(&rules, &end.links);
     let (links, sockets) = (end.links.clone(), end.membership_sockets);
-    let (host, interfaces) = thread(move || machine::read(&links, &names, (sockets, drops)))
-        .await
-        .map_err(|why| Refusal::new(Code::Internal, why, "ask again"))?;
+    let (host, interfaces) =
+        thread(move || machine::read(&links, &names, (sockets, drops))).await.map_err(failed)?;
     let sources = sources(&rules, &seen, heard.as_ref());
     let evidence = Evidence {
         duration,
@@ -98,12 +97,22 @@ pub(crate) async fn examine(
         seen,
         heard,
     };
-    Ok(DoctorReport {
+    thread(move || reply(&evidence)).await.and_then(|reply| reply).map_err(failed)
+}
+
+/// Of many rules it is long.
+fn reply(evidence: &Evidence) -> Known<String> {
+    let report = DoctorReport {
         time: time(SystemTime::now()),
-        duration: humantime::format_duration(duration).to_string(),
+        duration: humantime::format_duration(evidence.duration).to_string(),
         rules: evidence.rules.len(),
-        checks: judge(&evidence).into_iter().map(CheckReport::from).collect(),
-    })
+        checks: judge(evidence).into_iter().map(CheckReport::from).collect(),
+    };
+    serde_json::to_string(&report).map_err(|error| format!("the report cannot be written: {error}"))
+}
+
+fn failed(why: String) -> Refusal {
+    Refusal::new(Code::Internal, why, "ask again; if it stays so, see the log of mcrd")
 }
 
 /// The wire, for that long.

@@ -1,5 +1,6 @@
 //! What hosts and queriers have said of memberships on each interface, as somebody hears it who
-//! listens from the start of the daemon on.
+//! listens from the start of the daemon on: at the interfaces, where everything is seen that arrives,
+//! and behind the filters of this host, where only that is which the kernel answers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,10 +14,12 @@ use crate::wire::membership::{Message, Query, parse};
 /// How long a membership, and the presence of a querier, outlasts a query with the intervals that
 /// protocols have by default: 2 × 125 s + 10 s (RFC 3376 §8.4, RFC 3810 §9.4).
 pub const LASTS: Duration = Duration::from_secs(260);
-/// An answer may take this much longer than the querier allows, for whoever is slow.
+/// Between its arrival and its delivery a query takes no longer than this, whoever is looked at first.
 const GRACE: Duration = Duration::from_secs(1);
 /// The most groups that are remembered of an interface and protocol.
 const GROUPS_MAX: usize = 16_384;
+/// The most hosts that are remembered.
+const QUERIERS_MAX: usize = 1024;
 
 /// The two protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,8 +55,6 @@ pub struct Asked {
     pub at: Duration,
     /// By whom.
     pub by: IpAddr,
-    /// This host has sent it.
-    pub ours: bool,
     /// The version, and the time for an answer.
     pub query: Query,
 }
@@ -63,10 +64,6 @@ pub struct Asked {
 pub struct Talk {
     /// The last question for all groups.
     pub asked: Option<Asked>,
-    /// When this host last reported.
-    pub reported: Option<Duration>,
-    /// When another host last reported in a version that makes others silent (IGMPv1, IGMPv2, MLDv1).
-    pub silenced: Option<Duration>,
     /// Who else has joined a group, and when that was last heard.
     pub members: BTreeMap<IpAddr, (IpAddr, Duration)>,
 }
@@ -77,11 +74,13 @@ pub struct Hearing {
     /// How long has been listened.
     pub now: Duration,
     talks: BTreeMap<(IfIndex, Protocol), Talk>,
+    /// Whose questions have come through to this host's own kernel, and when they last did.
+    delivered: BTreeMap<IpAddr, Duration>,
 }
 
 impl Hearing {
-    /// A frame, at a time since the listening began. What carries a tag was said on the VLAN's
-    /// interface, and is heard there.
+    /// A frame that has arrived, at a time since the listening began. What carries a tag was said on the
+    /// VLAN's interface, and is heard there.
     pub fn observe(&mut self, frame: &Frame<'_>, at: Duration) {
         self.now = self.now.max(at);
         if frame.tag.is_some_and(|tag| tag & 0xfff > 0) {
@@ -89,20 +88,15 @@ impl Hearing {
         }
         let Some(ip) = Ip::parse(frame.packet) else { return };
         let Some(message) = parse(&ip) else { return };
-        let (by, ours) = (ip.source(), frame.outgoing);
+        let by = ip.source();
         let talk = self.talks.entry((frame.interface, Protocol::of(by))).or_default();
         match message {
             Message::Query(query) => {
                 if query.group.is_none() {
-                    talk.asked = Some(Asked { at, by, ours, query });
+                    talk.asked = Some(Asked { at, by, query });
                 }
             }
-            Message::Report(_) if ours => talk.reported = Some(at),
             Message::Report(report) => {
-                let newest = if by.is_ipv4() { 3 } else { 2 };
-                if report.version < newest {
-                    talk.silenced = Some(at);
-                }
                 for (group, member) in report.groups {
                     if !member {
                         talk.members.remove(&group);
@@ -112,6 +106,22 @@ impl Hearing {
                 }
             }
         }
+    }
+
+    /// A message of that host has come through to the kernel.
+    pub fn delivered(&mut self, by: IpAddr, at: Duration) {
+        if self.delivered.len() < QUERIERS_MAX || self.delivered.contains_key(&by) {
+            self.delivered.insert(by, at);
+        }
+    }
+
+    /// The last question on an interface, if it did not come through to the kernel, which so cannot
+    /// answer.
+    pub fn lost(&self, interface: IfIndex, protocol: Protocol) -> Option<Asked> {
+        let asked = self.on(interface, protocol)?.querier(self.now)?;
+        let over = self.now.saturating_sub(asked.at) > GRACE;
+        let came = self.delivered.get(&asked.by).is_some_and(|at| *at + GRACE >= asked.at);
+        (over && !came).then_some(asked)
     }
 
     /// Whoever asks, on any interface.
@@ -131,16 +141,6 @@ impl Talk {
     pub fn querier(&self, now: Duration) -> Option<Asked> {
         self.asked.filter(|asked| now.saturating_sub(asked.at) <= LASTS)
     }
-
-    /// The last question that came to this host, if the time for its answer is over and no answer
-    /// was sent. `member_for`: how long there has been something to answer.
-    pub fn unanswered(&self, now: Duration, member_for: Duration) -> Option<Asked> {
-        let asked = self.querier(now).filter(|asked| !asked.ours)?;
-        let age = now.saturating_sub(asked.at);
-        let since = |at: Option<Duration>| at.is_some_and(|at| at >= asked.at);
-        let over = age > asked.query.max_response + GRACE && member_for > age;
-        (over && !since(self.reported) && !since(self.silenced)).then_some(asked)
-    }
 }
 
 #[cfg(test)]
@@ -159,9 +159,10 @@ mod tests {
         packet
     }
 
-    fn hear(hearing: &mut Hearing, at: u64, outgoing: bool, payload: &[u8]) {
+    fn hear(hearing: &mut Hearing, at: u64, payload: &[u8]) {
         let packet = igmp([10, 0, 0, 254], payload);
-        let frame = Frame { interface: ETH0, outgoing, tag: None, packet: &packet, segment: 0 };
+        let frame =
+            Frame { interface: ETH0, outgoing: false, tag: None, packet: &packet, segment: 0 };
         hearing.observe(&frame, seconds(at));
     }
 
@@ -169,12 +170,10 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Within 10 s.
     const QUERY: [u8; 12] = [0x11, 100, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
     const OF_A_GROUP: [u8; 12] = [0x11, 10, 0, 0, 239, 1, 1, 1, 2, 125, 0, 0];
     const REPORT: [u8; 16] = [0x22, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 239, 1, 1, 1];
     const LEAVE: [u8; 16] = [0x22, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 239, 1, 1, 1];
-    const REPORT_V2: [u8; 8] = [0x16, 0, 0, 0, 239, 1, 1, 1];
 
     fn talk(hearing: &Hearing) -> Talk {
         hearing.on(ETH0, Protocol::Igmp).cloned().unwrap_or_default()
@@ -183,8 +182,8 @@ mod tests {
     #[test]
     fn a_querier_is_in_force_for_260_seconds() {
         let mut hearing = Hearing::default();
-        hear(&mut hearing, 100, false, &QUERY);
-        hear(&mut hearing, 130, false, &OF_A_GROUP);
+        hear(&mut hearing, 100, &QUERY);
+        hear(&mut hearing, 130, &OF_A_GROUP);
         assert_eq!(hearing.now, seconds(130));
         let asked = talk(&hearing).querier(seconds(360)).unwrap();
         assert_eq!((asked.by.to_string(), asked.query.version), ("10.0.0.254".into(), 3));
@@ -194,42 +193,35 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_in_time_is_seen_and_an_answer_too() {
+    fn a_query_that_does_not_come_through_is_seen() {
         let mut hearing = Hearing::default();
-        hear(&mut hearing, 90, true, &REPORT);
-        hear(&mut hearing, 100, false, &QUERY);
-        let unanswered = |hearing: &Hearing, now, member_for| {
-            talk(hearing).unanswered(seconds(now), seconds(member_for)).is_some()
+        let lost = |hearing: &Hearing, now| {
+            let hearing = Hearing { now: seconds(now), ..hearing.clone() };
+            hearing.lost(ETH0, Protocol::Igmp).is_some()
         };
-        assert!(!unanswered(&hearing, 111, 50), "there is a second left");
-        assert!(unanswered(&hearing, 112, 50));
-        assert!(!unanswered(&hearing, 112, 11), "there was nothing to answer then");
-        let mut silenced = hearing.clone();
-        hear(&mut silenced, 101, false, &REPORT);
-        assert!(unanswered(&silenced, 112, 50), "the report of another silences nobody in IGMPv3");
-        hear(&mut silenced, 102, false, &REPORT_V2);
-        assert!(!unanswered(&silenced, 112, 50));
-        hear(&mut hearing, 105, true, &REPORT);
-        assert!(!unanswered(&hearing, 112, 50));
-    }
-
-    #[test]
-    fn a_query_of_this_host_needs_no_answer_here() {
-        let mut hearing = Hearing::default();
-        hear(&mut hearing, 100, true, &QUERY);
-        assert!(talk(&hearing).querier(seconds(120)).is_some());
-        assert_eq!(talk(&hearing).unanswered(seconds(120), seconds(90)), None);
+        hear(&mut hearing, 100, &QUERY);
+        assert!(!lost(&hearing, 101), "it may still come");
+        assert!(lost(&hearing, 102));
+        assert!(!lost(&hearing, 400), "nobody asks any more");
+        let mut other = hearing.clone();
+        other.delivered([10, 0, 0, 253].into(), seconds(100));
+        assert!(lost(&other, 102), "that was another's");
+        // Whoever reads the two may read the later one first.
+        hearing.delivered([10, 0, 0, 254].into(), Duration::from_millis(99_900));
+        assert!(!lost(&hearing, 102));
+        hear(&mut hearing, 225, &QUERY);
+        assert!(lost(&hearing, 230));
+        hearing.delivered([10, 0, 0, 254].into(), seconds(225));
+        assert!(!lost(&hearing, 230));
     }
 
     #[test]
     fn members_come_and_go() {
         let mut hearing = Hearing::default();
-        hear(&mut hearing, 1, true, &REPORT);
-        assert!(talk(&hearing).members.is_empty(), "our own are none");
-        hear(&mut hearing, 2, false, &REPORT);
+        hear(&mut hearing, 2, &REPORT);
         let group = IpAddr::from([239, 1, 1, 1]);
         assert_eq!(talk(&hearing).members[&group], ([10, 0, 0, 254].into(), seconds(2)));
-        hear(&mut hearing, 3, false, &LEAVE);
+        hear(&mut hearing, 3, &LEAVE);
         assert!(talk(&hearing).members.is_empty());
     }
 
@@ -249,13 +241,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_packets_are_taken(packets in proptest::collection::vec(
-            (proptest::collection::vec(any::<u8>(), 0..60), any::<bool>()), 0..20,
+            proptest::collection::vec(any::<u8>(), 0..60), 0..20,
         )) {
             let mut hearing = Hearing::default();
-            for (at, (packet, outgoing)) in packets.iter().enumerate() {
-                hear(&mut hearing, at as u64, *outgoing, packet);
+            for (at, packet) in packets.iter().enumerate() {
+                hear(&mut hearing, at as u64, packet);
                 let frame =
-                    Frame { interface: ETH0, outgoing: *outgoing, tag: None, packet, segment: 0 };
+                    Frame { interface: ETH0, outgoing: false, tag: None, packet, segment: 0 };
                 hearing.observe(&frame, seconds(at as u64));
             }
         }

@@ -10,6 +10,7 @@ use super::{BridgeFacts, Checks, Evidence, RuleEvidence, Topic, some_of, span};
 use crate::flow::{AddressBlock, InterfaceName};
 use crate::link::{Link, LinkKind};
 use crate::refusal::Code;
+use crate::relay::State;
 
 pub(super) fn judge(
     evidence: &Evidence,
@@ -24,7 +25,7 @@ pub(super) fn judge(
         let joined: Vec<_> = used.inputs.iter().copied().filter(|r| joins(r, protocol)).collect();
         if !joined.is_empty() {
             at.joined(&joined, protocol, checks);
-            at.querier(&joined, protocol, checks);
+            at.querier(protocol, checks);
         }
         let groups: BTreeSet<AddressBlock> = used
             .outputs
@@ -42,7 +43,8 @@ pub(super) fn judge(
 fn joins(rule: &RuleEvidence, protocol: Protocol) -> bool {
     let group = rule.facts.rule.input.addresses.first();
     let refused = rule.facts.problem.as_ref().is_some_and(|refusal| refusal.code == Code::Join);
-    rule.facts.rule.join && group.is_multicast() && !refused && Protocol::of(group) == protocol
+    let runs = !refused && !matches!(rule.facts.state, State::Disabled | State::Failed);
+    rule.facts.rule.join && group.is_multicast() && runs && Protocol::of(group) == protocol
 }
 
 /// An interface.
@@ -89,7 +91,7 @@ impl At<'_> {
     }
 
     /// Whether somebody asks for members, and gets an answer.
-    fn querier(&self, rules: &[&RuleEvidence], protocol: Protocol, checks: &mut Checks) {
+    fn querier(&self, protocol: Protocol, checks: &mut Checks) {
         let heard = match &self.evidence.heard {
             Ok(heard) => heard,
             Err(why) => {
@@ -100,12 +102,13 @@ impl At<'_> {
         let (talk, now) = (heard.on(self.link.index, protocol), heard.now);
         match talk.and_then(|talk| talk.querier(now)) {
             Some(asked) => checks.ok(Topic::Querier, self.name, words(asked, protocol, now)),
+            None if self.bridge().is_some_and(|bridge| bridge.snooping && bridge.querier) => {
+                checks.ok(Topic::Querier, self.name, "the bridge of this host asks");
+            }
             None => self.no_querier(talk, protocol, now, checks),
         }
-        let member_for = rules.iter().map(|rule| rule.facts.age).max().unwrap_or_default();
-        let unanswered = talk.and_then(|talk| talk.unanswered(now, member_for));
-        let Some(asked) = unanswered else {
-            let found = format!("no {} query is without an answer", protocol.name());
+        let Some(asked) = heard.lost(self.link.index, protocol) else {
+            let found = format!("every {} query that arrives gets to the kernel", protocol.name());
             return checks.ok(Topic::QueriesAnswered, self.name, found);
         };
         let (rule, drop) = match protocol {
@@ -116,10 +119,9 @@ impl At<'_> {
             ),
         };
         let found = format!(
-            "{}, and this host sent no report within {}: a firewall drops them on input, and a switch \
-             ends the stream {} after the join",
+            "{}, and it did not get to the kernel, which so answers nothing: a firewall drops it on input; \
+             a switch ends the stream {} after the join",
             words(asked, protocol, now),
-            span(asked.query.max_response),
             span(LASTS)
         );
         let remedy = format!(
@@ -257,6 +259,5 @@ fn without<'m>(
 fn words(asked: Asked, protocol: Protocol, now: Duration) -> String {
     let ago = span(now.saturating_sub(asked.at));
     let (name, version, by) = (protocol.name(), asked.query.version, asked.by);
-    let from = if asked.ours { "this host".to_owned() } else { by.to_string() };
-    format!("{name}v{version} queries come from {from}, the last {ago} ago")
+    format!("{name}v{version} queries come from {by}, the last {ago} ago")
 }

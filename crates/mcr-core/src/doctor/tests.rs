@@ -122,17 +122,7 @@ fn healthy() -> Evidence {
         routes_back: BTreeMap::new(),
     };
     see(&mut evidence, &UDP);
-    for (at, interface, outgoing, packet) in [
-        (300, ETH0, false, igmp("10.0.0.254", &QUERY)),
-        (305, ETH0, true, igmp("10.0.0.2", &report([239, 1, 1, 1]))),
-        (310, ETH1, false, igmp("10.0.1.2", &report([239, 10, 1, 1]))),
-        (311, ETH0, false, mld("fe80::ff", &mld_query())),
-        (312, ETH0, true, mld("fe80::2", &mld_report("ff15::5001"))),
-        (313, ETH1, false, mld("fe80::4", &mld_report("ff15::6001"))),
-    ] {
-        hear(&mut evidence, at, (interface, outgoing), &packet);
-    }
-    evidence.heard.as_mut().unwrap().now = Duration::from_secs(330);
+    only_heard(&mut evidence, 330, &[query(300), member(310)], true);
     evidence
 }
 
@@ -168,18 +158,36 @@ fn mld(source: &str, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn hear(evidence: &mut Evidence, at: u64, (interface, outgoing): (IfIndex, bool), packet: &[u8]) {
-    let frame = Frame { interface, outgoing, tag: None, packet, segment: 0 };
-    evidence.heard.as_mut().unwrap().observe(&frame, Duration::from_secs(at));
+/// When, where, what.
+type Said = (u64, IfIndex, Vec<u8>);
+
+fn query(at: u64) -> Said {
+    (at, ETH0, igmp("10.0.0.254", &QUERY))
 }
 
-/// Nothing but this was heard, until then.
-fn only_heard(evidence: &mut Evidence, now: u64, all: &[(u64, IfIndex, bool, Vec<u8>)]) {
-    evidence.heard = Ok(Hearing::default());
-    for (at, interface, outgoing, packet) in all {
-        hear(evidence, *at, (*interface, *outgoing), packet);
+fn member(at: u64) -> Said {
+    (at, ETH1, igmp("10.0.1.2", &report([239, 10, 1, 1])))
+}
+
+/// Nothing of IGMP but this was heard, and before that a usual talk of MLD. `delivered`: queries get to
+/// the kernel.
+fn only_heard(evidence: &mut Evidence, now: u64, all: &[Said], delivered: bool) {
+    let mut heard = Hearing::default();
+    let mld = [
+        (now - 20, ETH0, mld("fe80::ff", &mld_query())),
+        (now - 10, ETH1, mld("fe80::4", &mld_report("ff15::6001"))),
+    ];
+    heard.delivered(ip("fe80::ff"), Duration::from_secs(now - 20));
+    for (at, interface, packet) in all.iter().chain(&mld) {
+        let at = Duration::from_secs(*at);
+        let frame = Frame { interface: *interface, outgoing: false, tag: None, packet, segment: 0 };
+        heard.observe(&frame, at);
+        if delivered {
+            heard.delivered(ip("10.0.0.254"), at);
+        }
     }
-    evidence.heard.as_mut().unwrap().now = Duration::from_secs(now);
+    heard.now = Duration::from_secs(now);
+    evidence.heard = Ok(heard);
 }
 
 /// A datagram on the wire.
@@ -372,18 +380,6 @@ fn rp_filter_matters_to_local_programs_and_to_queries() {
 #[test]
 fn faults_of_memberships_are_named() {
     use Level::{Problem, Unknown, Warning};
-    let mld_talk = || {
-        [
-            (311, ETH0, false, mld("fe80::ff", &mld_query())),
-            (312, ETH0, true, mld("fe80::2", &mld_report("ff15::5001"))),
-            (313, ETH1, false, mld("fe80::4", &mld_report("ff15::6001"))),
-        ]
-    };
-    let with = |more: Vec<(u64, IfIndex, bool, Vec<u8>)>| [more, mld_talk().into()].concat();
-    let member = || (310, ETH1, false, igmp("10.0.1.2", &report([239, 10, 1, 1])));
-    let query = |at| (at, ETH0, false, igmp("10.0.0.254", &QUERY));
-    let answer = |at| (at, ETH0, true, igmp("10.0.0.2", &report([239, 1, 1, 1])));
-
     flips(Problem, Topic::Membership, &["eth0", "no member of 239.1.1.1"], |e| {
         change_facts(e, "eth0", |facts| facts.groups = Ok([ip("ff15::5001")].into()));
     });
@@ -391,55 +387,40 @@ fn faults_of_memberships_are_named() {
         e.rules[0] = rule("a", "10.0.0.1@239.1.1.1:5000@eth0", &["239.10.1.1:6000@eth1"]);
         change_facts(e, "eth0", |facts| facts.igmp = Ok(2));
     });
-    flips(
-        Warning,
-        Topic::Querier,
-        &["eth0", "no IGMP query heard for 4m 20s", "querier on"],
-        |e| {
-            only_heard(e, 330, &with(vec![member()]));
-        },
-    );
+    let words = ["eth0", "no IGMP query heard for 4m 20s", "querier on"];
+    flips(Warning, Topic::Querier, &words, |e| only_heard(e, 330, &[member(310)], true));
     flips(Warning, Topic::Querier, &["the last was IGMPv3", "10.0.0.254", "5m ago"], |e| {
-        let mut all = with(vec![query(300), answer(301)]);
-        all.push((590, ETH1, false, igmp("10.0.1.2", &report([239, 10, 1, 1]))));
-        all.extend([
-            (590, ETH0, false, mld("fe80::ff", &mld_query())),
-            (591, ETH0, true, mld("fe80::2", &mld_report("ff15::5001"))),
-            (592, ETH1, false, mld("fe80::4", &mld_report("ff15::6001"))),
-        ]);
-        only_heard(e, 600, &all);
+        only_heard(e, 600, &[query(300), member(590)], true);
     });
     flips(Unknown, Topic::Querier, &["in the 40s since mcrd started"], |e| {
-        let ago = |(at, i, out, packet): (u64, IfIndex, bool, Vec<u8>)| (at - 300, i, out, packet);
-        only_heard(e, 40, &with(vec![member()]).into_iter().map(ago).collect::<Vec<_>>());
+        only_heard(e, 40, &[member(30)], true);
     });
+    let bridge = |name: &str, querier, members: &[&str]| BridgeFacts {
+        name: name.into(),
+        snooping: true,
+        querier,
+        members: Ok(members.iter().map(|group| ip(group)).collect()),
+    };
     flips(Warning, Topic::Querier, &["bridge br0 snoops", "mcast_querier 1"], |e| {
-        only_heard(e, 330, &with(vec![member()]));
-        let bridge = BridgeFacts {
-            name: "br0".into(),
-            snooping: true,
-            querier: false,
-            members: Ok(BTreeSet::new()),
-        };
-        change_facts(e, "eth0", |facts| facts.bridge = Ok(Some(bridge)));
+        only_heard(e, 330, &[member(310)], true);
+        change_facts(e, "eth0", |facts| facts.bridge = Ok(Some(bridge("br0", false, &[]))));
     });
-    flips(Problem, Topic::QueriesAnswered, &["10.0.0.254", "within 10s", "nft insert rule"], |e| {
-        only_heard(e, 330, &with(vec![answer(290), query(300), member()]));
+    let mut evidence = healthy();
+    only_heard(&mut evidence, 330, &[member(310)], true);
+    change_facts(&mut evidence, "eth0", |facts| facts.bridge = Ok(Some(bridge("br0", true, &[]))));
+    assert!(judge(&evidence).iter().all(|check| check.level == Level::Ok), "it asks itself");
+    flips(Problem, Topic::QueriesAnswered, &["10.0.0.254", "30s ago", "nft insert rule"], |e| {
+        only_heard(e, 330, &[query(300), member(310)], false);
     });
     flips(Unknown, Topic::Downstream, &["eth1", "239.10.1.1", "nobody asks"], |e| {
-        only_heard(e, 330, &with(vec![query(300), answer(301)]));
+        only_heard(e, 330, &[query(300)], true);
     });
     flips(Warning, Topic::Downstream, &["no IGMP report for 239.10.1.1", "10.0.1.254"], |e| {
-        let asked = (300, ETH1, false, igmp("10.0.1.254", &QUERY));
-        only_heard(e, 330, &with(vec![query(300), answer(301), asked]));
+        let asked = (300, ETH1, igmp("10.0.1.254", &QUERY));
+        only_heard(e, 330, &[query(300), asked], true);
     });
     flips(Warning, Topic::Downstream, &["bridge br1 knows no member of 239.10.1.1", "mdb"], |e| {
-        let bridge = BridgeFacts {
-            name: "br1".into(),
-            snooping: true,
-            querier: true,
-            members: Ok([ip("ff15::6001")].into()),
-        };
-        change_facts(e, "eth1", |facts| facts.bridge = Ok(Some(bridge)));
+        let known = bridge("br1", true, &["ff15::6001"]);
+        change_facts(e, "eth1", |facts| facts.bridge = Ok(Some(known)));
     });
 }

@@ -25,7 +25,7 @@ const ETH_P_IPV6: u16 = 0x86dd;
 /// Bytes of `struct nlmsghdr`, and of `struct br_port_msg` with its padding.
 const HEADER: usize = 16;
 const PORT_MESSAGE: usize = 8;
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A group that somebody behind a port has joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use super::filter;
 const PACKET_FANOUT: c_int = 18;
 const PACKET_FANOUT_DATA: c_int = 22;
 const PACKET_FANOUT_CBPF: c_uint = 6;
+const PACKET_IGNORE_OUTGOING: c_int = 23;
 const PACKET_RX_RING: c_int = 5;
 const PACKET_STATISTICS: c_int = 6;
 const PACKET_VERSION: c_int = 10;
@@ -118,6 +119,22 @@ pub(crate) fn tap(
     // 0 stands for all interfaces (packet(7)).
     bind(&socket, interface.unwrap_or(IfIndex(0)), libc::ETH_P_ALL as u16)?;
     Ok(socket)
+}
+
+/// What the host sends gets to the socket no more (Linux 4.20).
+pub(crate) fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
+    set(socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1_i32)
+}
+
+/// Lets an interface pass frames to all groups for as long as the socket is there.
+pub(crate) fn open_to_all_groups(socket: &Socket, interface: IfIndex) -> io::Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: interface.0.cast_signed(),
+        mr_type: libc::PACKET_MR_ALLMULTI as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
 fn set_ring(socket: &Socket, layout: RingLayout, timeout_ms: u32) -> io::Result<()> {

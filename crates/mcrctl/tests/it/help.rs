@@ -18,6 +18,7 @@ fn of_each_command() {
         "show",
         "stats",
         "status",
+        "doctor",
         "wait",
         "apply",
         "batch",

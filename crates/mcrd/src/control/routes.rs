@@ -189,7 +189,7 @@ async fn doctor(
     let duration = doctor::duration(duration.as_deref())?;
     let only = name.as_deref().map(RuleKey::from_user);
     let report = doctor::examine(&commands, &listener, only, duration).await?;
-    Ok(Json(report).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], report).into_response())
 }
 
 async fn metrics(State(commands): Commands) -> Reply {

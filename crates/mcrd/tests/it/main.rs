@@ -7,6 +7,7 @@ mod changes;
 mod circles;
 mod control;
 mod daemon;
+mod doctor;
 mod forwarding;
 mod fragments;
 mod hook;

@@ -229,6 +229,9 @@ behaviours! {
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
         }
         peers: {
+            doctor:
+                a_stream_that_flows_is_well,
+                what_stops_a_stream_is_named;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,
