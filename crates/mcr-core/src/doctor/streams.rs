@@ -113,7 +113,7 @@ impl Stream<'_> {
         checks.problem(
             Topic::Sender,
             self.key(),
-            (format!("{found} in {duration}; {last}"), remedy),
+            (format!("{found} (watched for {duration}); {last}"), remedy),
         );
     }
 

@@ -59,7 +59,8 @@ pub fn bridge_members() -> io::Result<Vec<BridgeMember>> {
         let mut rest = answer.as_slice();
         while let Some((kind, message, further)) = message(rest) {
             match kind {
-                RTM_NEWMDB => entries(message, &mut members),
+                // A dump answers with the question's own type (`br_mdb_dump` of net/bridge/br_mdb.c).
+                RTM_NEWMDB | RTM_GETMDB => entries(message, &mut members),
                 NLMSG_DONE => return Ok(members),
                 NLMSG_ERROR => {
                     let code = message.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));

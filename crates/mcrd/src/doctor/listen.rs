@@ -111,10 +111,10 @@ impl Listener {
     fn arrived(&self, tap: &mut Tap) {
         let at = self.since.elapsed();
         self.with(|heard| {
-            let mut hear = |caught: &_| {
+            while tap.read(|caught| {
                 frame(caught).iter().for_each(|frame| heard.observe(frame, at));
-            };
-            while tap.read(&mut hear) > 0 {}
+            }) > 0
+            {}
         });
     }
 

@@ -29,7 +29,7 @@ fn where_the_stream_is_instead_is_said() {
     let told = |words: &[&str], datagrams: &[Datagram]| {
         flips(Problem, Topic::Sender, words, |e| idle(e, datagrams));
     };
-    told(&["a: no packet to 239.1.1.1", "in 3s; none has come yet"], &[]);
+    told(&["a: no packet to 239.1.1.1", "(watched for 3s); none has come yet"], &[]);
     told(
         &["port 5002", "wants 5000", "mcrctl set a --input 239.1.1.1:5002@eth0"],
         &[Datagram { port: 5002, ..UDP }],
