@@ -20,7 +20,7 @@ fi
 case $purpose in
 build) ;;
 demo) packages+=("${demo[@]}") ;;
-test) packages+=("${demo[@]}" ffmpeg iperf mgen prometheus python3-prometheus-client smcroute tcpreplay) ;;
+test) packages+=("${demo[@]}" ffmpeg iperf mgen nftables prometheus python3-prometheus-client smcroute tcpreplay) ;;
 lint) packages+=(shellcheck) ;;
 audit)
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

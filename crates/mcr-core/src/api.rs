@@ -6,6 +6,7 @@
 
 mod config;
 mod discover;
+mod doctor;
 mod events;
 mod inspect;
 mod output;
@@ -27,6 +28,7 @@ pub use config::{
     PacketSpec, ParsedConfig, Place, check_rules, parse_config, render_config,
 };
 pub use discover::{Discovery, Range, RtpLook, StreamSeen};
+pub use doctor::{CheckReport, DoctorReport};
 pub use events::EventView;
 pub use inspect::{InspectStats, RtpCounts, RtpStats, SsrcStats, TsStats};
 pub use output::{OutputSpec, Setting};

@@ -10,6 +10,7 @@
 pub mod action;
 pub mod api;
 pub mod discover;
+pub mod doctor;
 pub mod event;
 pub mod flow;
 pub mod forward;

@@ -17,6 +17,7 @@
 //! cannot run `waiting` or `failed`, each with its reason, and runs the others.
 
 mod commit;
+mod facts;
 mod ids;
 mod interfaces;
 mod request;
@@ -43,6 +44,7 @@ use crate::resolve::route_queries;
 use crate::rule::RuleKey;
 use crate::table::RuleTable;
 use crate::watch::Silence;
+pub use facts::RuleFacts;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
 pub use takers::Takers;

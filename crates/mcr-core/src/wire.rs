@@ -8,6 +8,7 @@ pub mod ethernet;
 pub mod ip;
 pub mod ipv4;
 pub mod ipv6;
+pub mod membership;
 pub mod udp;
 
 /// Big-endian 16 bits at `at`; the caller has checked the length.

@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "this crate talks to the kernel; every block says why it holds")]
 
 pub mod bpf;
+pub mod machine;
 pub mod membership;
 pub mod netlink;
 pub mod packet;

@@ -8,6 +8,7 @@
 
 mod ask;
 mod interfaces;
+mod mdb;
 mod neighbours;
 mod routes;
 mod tc;
@@ -29,6 +30,7 @@ use netlink_sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
 use ask::Asker;
+pub use mdb::{BridgeMember, bridge_members};
 use neighbours::Neighbours;
 pub(crate) use tc::{is_exists, programs, remove_empty_clsact};
 use wake::Wake;

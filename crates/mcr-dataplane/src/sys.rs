@@ -1,5 +1,6 @@
 //! The system calls that no crate wraps, one function each.
 
+pub(crate) mod ethtool;
 pub(crate) mod groups;
 
 use std::ffi::CString;

@@ -97,6 +97,23 @@ pub(crate) enum Command {
     ///
     /// States of rules, streams that start or fall silent, changes of rules and interfaces, workers.
     Events(EventsArgs),
+    /// Look for what stops streams, and say what to do; exits 1 when there is a problem
+    ///
+    /// Shows what is not well, each with its evidence. Warnings alone are no failure.
+    ///
+    /// docs/troubleshooting.md explains each check.
+    Doctor {
+        /// Only this rule, and what it needs of the host
+        #[arg(value_name = "RULE")]
+        name: Option<String>,
+        /// How long to watch the wire, at most 20s
+        #[arg(long, value_name = "T", default_value = "3s",
+              value_parser = humantime::parse_duration)]
+        duration: Duration,
+        /// Show what is well too
+        #[arg(long)]
+        all: bool,
+    },
     /// Wait until a rule is in a state; exits 4 if it does not get there in time
     Wait {
         /// The rule

@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     NoDaemon(ErrorBody),
     /// No answer in time, or not the state that was waited for.
     TimedOut(ErrorBody),
+    /// What was asked for was shown, and is not well.
+    Unwell,
     /// Whoever reads the output has seen enough, as in `mcrctl list | head -1`.
     StdoutClosed,
 }
@@ -51,6 +53,7 @@ impl Failure {
             Self::Refused(error) => (1, error),
             Self::NoDaemon(error) => (3, error),
             Self::TimedOut(error) => (4, error),
+            Self::Unwell => return ExitCode::FAILURE,
             Self::StdoutClosed => return ExitCode::SUCCESS,
         };
         // A closed stderr leaves nobody to tell; the exit code still says it.

@@ -12,6 +12,7 @@ mod batch;
 mod change;
 mod client;
 mod discover;
+mod doctor;
 mod edit;
 mod events;
 mod failure;
@@ -55,6 +56,9 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Status { workers } => view::status(&session, workers),
         Command::Events(args) => events::follow(&session, &args),
         Command::Discover(args) => discover::run(&session, &args),
+        Command::Doctor { name, duration, all } => {
+            doctor::run(&session, name.as_deref(), duration, all)
+        }
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

@@ -2,6 +2,7 @@
 //! drawing and no colours, so that `awk` can read them too.
 
 mod discover;
+mod doctor;
 mod inspect;
 mod stats;
 mod table;
@@ -17,6 +18,7 @@ use mcr_core::relay::State;
 use mcr_core::rule::Rule;
 
 pub(crate) use discover::discovery;
+pub(crate) use doctor::doctor;
 pub(crate) use stats::stats;
 use table::{Side, Table};
 pub(crate) use workers::workers;

@@ -32,10 +32,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
+use crate::doctor::Listener;
 use crate::eventloop::Command;
 use crate::events::Followers;
 
 pub(crate) use metrics::listen as listen_for_metrics;
+pub(crate) use routes::answer;
 
 const CONNECTIONS: usize = 512;
 const SCRAPES: usize = 64;
@@ -67,7 +69,8 @@ pub(crate) async fn serve(
     followers: Followers,
 ) {
     let http = http1::Builder::new();
-    let router = routes::router(commands).layer(Extension(followers));
+    let router =
+        routes::router(commands).layer(Extension(followers)).layer(Extension(Listener::begin()));
     serve_all(listener, router, (http, CONNECTIONS)).await;
 }
 

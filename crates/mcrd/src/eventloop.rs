@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::args::Args;
 use crate::config::{self, Config};
 use crate::control;
+use crate::doctor::Facts;
 use crate::events::Events;
 use crate::inspection::Inspection;
 use crate::instance::Instance;
@@ -55,6 +56,7 @@ pub(crate) enum Command {
     /// For the metrics.
     Figures(oneshot::Sender<Result<Figures, Refusal>>),
     Takers(oneshot::Sender<Result<Takers, Refusal>>),
+    Facts(Option<RuleKey>, oneshot::Sender<Result<Facts, Refusal>>),
 }
 
 /// An instance that listens.
@@ -210,6 +212,10 @@ impl<P: DataPlane> Daemon<P> {
             Command::Takers(reply) => {
                 self.read_counters();
                 answer(reply, Ok(self.relay.takers(now())));
+            }
+            Command::Facts(only, reply) => {
+                self.read_counters();
+                answer(reply, self.facts(only.as_ref()));
             }
         }
     }

@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod control;
+mod doctor;
 mod eventloop;
 mod events;
 mod inspection;

@@ -204,7 +204,10 @@ impl Relay {
         }
     }
 
-    fn select(&self, only: Option<&RuleKey>) -> Result<Vec<(&RuleKey, &Entry, &Running)>, Refusal> {
+    pub(super) fn select(
+        &self,
+        only: Option<&RuleKey>,
+    ) -> Result<Vec<(&RuleKey, &Entry, &Running)>, Refusal> {
         let both = |(key, running)| Some((key, &**self.table.entry(key)?, running));
         match only {
             None => Ok(self.running.iter().filter_map(both).collect()),

@@ -43,6 +43,11 @@ impl<'a> Udp<'a> {
         be16(self.0, DESTINATION_PORT)
     }
 
+    /// The checksum; of a packet that this host sends it may be unfinished.
+    pub fn checksum(&self) -> u16 {
+        be16(self.0, CHECKSUM)
+    }
+
     /// What the length field claims, the header included: at least [`HEADER_LEN`].
     pub fn length(&self) -> usize {
         usize::from(be16(self.0, 4))

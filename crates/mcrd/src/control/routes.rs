@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{BODY_TIMEOUT, discover, metrics};
+use crate::doctor::{self, Listener};
 use crate::eventloop::Command;
 
 pub(super) type Commands = mpsc::Sender<Command>;
@@ -29,6 +30,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
         .route("/v1/discover", get(discover::page).layer(Extension(discover::Places::default())))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/events", get(super::events::events))
@@ -182,12 +184,31 @@ async fn status(State(commands): State<Commands>) -> Reply {
     ask(&commands, Command::Status).await
 }
 
+async fn doctor(
+    State(commands): State<Commands>,
+    Extension(listener): Extension<Listener>,
+    uri: Uri,
+) -> Reply {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        name: Option<String>,
+        duration: Option<String>,
+    }
+
+    let Asked { name, duration } = query(&uri)?;
+    let duration = doctor::duration(duration.as_deref())?;
+    let only = name.as_deref().map(RuleKey::from_user);
+    let report = doctor::examine(&commands, &listener, only, duration).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], report).into_response())
+}
+
 async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
         "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/events, /v1/discover, \
-         /v1/reload and /metrics",
+         /v1/doctor, /v1/reload and /metrics",
     ))
 }
 
@@ -208,7 +229,7 @@ async fn ask<T: Serialize>(
 }
 
 /// Hands a command to the event loop and waits for its answer.
-pub(super) async fn answer<T>(
+pub(crate) async fn answer<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, Refusal> {

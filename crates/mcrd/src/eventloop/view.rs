@@ -5,6 +5,7 @@ use std::process;
 use std::time::SystemTime;
 
 use mcr_core::api::{InterfaceStatus, Stats, Status};
+use mcr_core::doctor::PlaneFacts;
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::Refusal;
@@ -15,6 +16,7 @@ use mcr_dataplane::DataPlane;
 use mcr_dataplane::netlink::transmit_drops;
 
 use super::{Daemon, now};
+use crate::doctor::Facts;
 use crate::metrics::Figures;
 
 impl<P: DataPlane> Daemon<P> {
@@ -45,6 +47,18 @@ impl<P: DataPlane> Daemon<P> {
             status: self.status(),
             silences: self.relay.silences().map(|(_, found)| silence(found)).collect(),
             transmit_drops,
+        })
+    }
+
+    /// For who looks for a fault.
+    pub(super) fn facts(&self, only: Option<&RuleKey>) -> Result<Facts, Refusal> {
+        let description = self.plane.describe();
+        let (name, attach, why) = (description.plane, description.attach, self.why.clone());
+        Ok(Facts {
+            rules: self.relay.facts(only, now())?,
+            links: self.relay.links().clone(),
+            plane: PlaneFacts { name, attach, why },
+            membership_sockets: self.memberships.sockets(),
         })
     }
 

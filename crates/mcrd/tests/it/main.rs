@@ -8,6 +8,7 @@ mod circles;
 mod control;
 mod daemon;
 mod discover;
+mod doctor;
 mod events;
 mod followers;
 mod forwarding;

@@ -243,6 +243,9 @@ behaviours! {
             discover:
                 the_streams_on_the_wire_are_listed_as_they_were_sent,
                 the_rules_it_prints_relay_what_no_rule_took;
+            doctor:
+                a_stream_that_flows_is_well,
+                what_stops_a_stream_is_named;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,
