@@ -15,6 +15,7 @@ use crate::link::{IfIndex, Mac, NextHop};
 use crate::rate::MaxRate;
 use crate::refusal::Refusal;
 use crate::rule::{Dscp, Ttl};
+use crate::senders::Senders;
 use crate::verdict::{OutputDrop, Pass, RuleDrop};
 
 /// Names the counters of a rule while the rule exists; small, and used again later.
@@ -229,6 +230,8 @@ pub struct RuleCounters {
     pub matched: Volume,
     /// Packets by [`RuleDrop`].
     pub dropped: [u64; RuleDrop::ALL.len()],
+    /// Who sent what was received, but for what is `own` or of a local sender.
+    pub senders: Senders,
 }
 
 /// What was counted for an output since it exists. `offered` is `forwarded` plus all `dropped`.
@@ -251,4 +254,6 @@ pub struct Counters {
     pub outputs: Vec<OutputCounters>,
     /// Packets that no rule took, by input interface and [`Pass`].
     pub passed: Vec<(IfIndex, [u64; Pass::COUNTED.len()])>,
+    /// When they were read, by the clock of [`crate::senders::Sender::seen`].
+    pub now_ns: u64,
 }

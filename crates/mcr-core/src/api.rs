@@ -33,7 +33,8 @@ pub use events::EventView;
 pub use inspect::{InspectStats, RtpCounts, RtpStats, SsrcStats, TsStats};
 pub use output::{OutputSpec, Setting};
 pub use stats::{
-    Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,
+    Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, SenderStats, Stats,
+    Status,
 };
 pub use workers::{RingStatus, SendBuffer, WorkerStatus};
 

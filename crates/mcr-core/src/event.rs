@@ -56,8 +56,10 @@ pub enum Event {
     SecondSender {
         /// The rule.
         rule: RuleKey,
-        /// All senders that are seen, the new one last.
+        /// Two or more that send at once, the latest first.
         senders: Vec<IpAddr>,
+        /// What is wrong and what to do.
+        advice: String,
     },
     /// An output is sent from another address than before.
     Source {

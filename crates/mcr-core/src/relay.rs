@@ -21,6 +21,7 @@ mod facts;
 mod ids;
 mod interfaces;
 mod request;
+mod senders;
 mod takers;
 mod tell;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use crate::watch::Silence;
 pub use facts::RuleFacts;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
+use senders::SeveralTold;
 pub use takers::Takers;
 use tell::Told;
 use transaction::Phase;
@@ -151,6 +153,7 @@ struct Running {
     silence: Silence,
     /// Whether its input is there: what does not come is silence.
     listens: bool,
+    several_told: SeveralTold,
     told: Told,
 }
 
@@ -253,12 +256,15 @@ impl Relay {
 
     /// The data plane's counters are these now.
     pub fn handle_counters(&mut self, counters: Counters, now: Instant) {
-        self.counters = counters;
-        for running in self.running.values_mut() {
-            let RuleCounters { received, matched, .. } = rule_counters(&self.counters, running.id);
-            running.activity.observe(received, matched.packets, now);
+        (self.counters, self.read_at) = (counters, Some(now));
+        for (key, running) in &mut self.running {
+            let counted = rule_counters(&self.counters, running.id);
+            running.activity.observe(counted.received, counted.matched.packets, now);
+            let Some(entry) = self.table.entry(key) else { continue };
+            let found =
+                running.second_sender((key, &entry.rule), &counted.senders, self.counters.now_ns);
+            self.actions.extend(found.map(Action::Tell));
         }
-        self.read_at = Some(now);
         self.tell_all(now);
     }
 

@@ -12,6 +12,7 @@
 //! Queues: `control` hands over at most [`COMMANDS`] commands; further clients wait in their own
 //! connection. Netlink notifications are read all at once and only wake the loop.
 
+mod loss;
 mod start;
 mod view;
 
@@ -42,6 +43,7 @@ use crate::inspection::Inspection;
 use crate::instance::Instance;
 use crate::metrics::Figures;
 use crate::sources::{Event, Signals, Sources};
+use loss::Losses;
 
 /// Commands that wait for the loop.
 const COMMANDS: usize = 64;
@@ -80,6 +82,7 @@ struct Daemon<P> {
     why: Option<String>,
     memberships: JoinSockets,
     inspection: Inspection,
+    losses: Losses,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
     events: Events,
@@ -120,6 +123,7 @@ pub(crate) async fn run(
         why,
         memberships: JoinSockets::default(),
         inspection: Inspection::default(),
+        losses: Losses::new(),
         replies: BTreeMap::new(),
         next_request: 0,
         events: Events::new(since_epoch.as_micros() as u64),
@@ -313,6 +317,7 @@ impl<P: DataPlane> Daemon<P> {
             Ok(counters) => self.relay.handle_counters(counters, Instant::now()),
             Err(refusal) => tracing::error!(%refusal, "counters not read"),
         }
+        self.losses.watch(self.relay.input_indexes());
     }
 
     async fn stop(mut self) {

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use mcr_core::api::{OutputStats, RingStatus, RuleStats, SendBuffer, Stats, Status, WorkerStatus};
+use mcr_core::loss::Loss;
 use mcr_core::relay::State;
 
 pub(crate) use process::Process;
@@ -135,6 +136,14 @@ fn write_interfaces(text: &mut Text, figures: &Figures) {
             passed.put(&[("interface", &interface.name), ("reason", reason)], packets);
         }
     }
+    let mut lost = text.family(INTERFACE_LOST);
+    for interface in interfaces {
+        // From 0 on, so that the first step is seen.
+        for reason in Loss::ALL.map(Loss::name) {
+            let packets = interface.lost_before.get(reason).copied().unwrap_or_default();
+            lost.put(&[("interface", &*interface.name), ("reason", reason)], packets);
+        }
+    }
     let outputs = stats.rules.iter().flat_map(|rule| &rule.outputs);
     let named: BTreeMap<&str, u64> = outputs
         .filter_map(|output| interface_of(&output.to))
@@ -211,6 +220,9 @@ fn write_status(text: &mut Text, status: &Status) {
     text.single(OUTPUTS_LIMIT, status.outputs_max);
     text.single(RULES_IN_NO_FILE, status.rules_in_no_file);
     text.single(GENERATION, status.generation);
+    if let Some(packets) = status.softnet_dropped {
+        text.single(SOFTNET_DROPPED, packets);
+    }
     text.single(MEMBERSHIP_SOCKETS, status.membership_sockets);
     if let Some(cost) = &status.program {
         text.single(PROGRAM_RUNS, cost.runs);

@@ -51,10 +51,7 @@ impl Event {
             Self::StreamSilent { rule, silent_for, .. } => {
                 format!("the stream of rule {rule} has been silent for {}", span(*silent_for))
             }
-            Self::SecondSender { rule, senders } => {
-                let all: Vec<String> = senders.iter().map(ToString::to_string).collect();
-                format!("rule {rule} has several senders, and merges them: {}", all.join(", "))
-            }
+            Self::SecondSender { rule, advice, .. } => format!("rule {rule}: {advice}"),
             Self::Source { rule, output, from, to } => format!(
                 "rule {rule}: what goes to {output} is sent from {to}, and no more from {from}"
             ),

@@ -36,7 +36,7 @@ impl<P: DataPlane> Daemon<P> {
     }
 
     /// Statistics and status of one moment.
-    pub(super) fn figures(&self) -> Result<Figures, Refusal> {
+    pub(super) fn figures(&mut self) -> Result<Figures, Refusal> {
         let silence = |silence| match silence {
             Silence::After(time) => Some(time),
             Silence::Never => None,
@@ -62,16 +62,20 @@ impl<P: DataPlane> Daemon<P> {
         })
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&mut self) -> Status {
         let description = self.plane.describe();
         let limits = self.relay.limits();
+        let counts = self.losses.look(self.relay.input_indexes());
+        let workers = self.plane.worker_status();
         let interface = |(name, index, groups): (&InterfaceName, _, _)| {
             let IfIndex(number) = index;
+            let here = (index, name.as_str());
             InterfaceStatus {
                 name: name.to_string(),
                 index: number,
                 groups,
                 passed: self.relay.passed(index),
+                lost_before: self.losses.of(here, counts.get(&index), &workers),
             }
         };
         Status {
@@ -90,8 +94,9 @@ impl<P: DataPlane> Daemon<P> {
             outputs_max: limits.outputs,
             membership_sockets: self.memberships.sockets(),
             interfaces: self.relay.inputs().map(interface).collect(),
+            softnet_dropped: self.losses.softnet(),
             program: self.plane.cost(),
-            workers: self.plane.worker_status(),
+            workers,
         }
     }
 }

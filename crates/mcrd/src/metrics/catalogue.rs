@@ -87,6 +87,8 @@ catalogue! {
         "Multicast groups that are joined on the input interface.";
     counter INTERFACE_PASSED_PACKETS "mcr_interface_passed_packets"
         "Packets that came in by the interface and no rule took, by reason.";
+    counter INTERFACE_LOST "mcr_interface_lost_before_packets"
+        "Packets that were lost before MCR could see them, by where; kinds may overlap.";
     counter INTERFACE_TRANSMIT_DROPPED "mcr_interface_transmit_dropped_packets"
         "Packets that the output interface and its root queue dropped on sending, of all traffic since \
          they exist.";
@@ -137,6 +139,8 @@ catalogue! {
         "Rules that are in no configuration file and would not come back after a clean stop.";
     gauge GENERATION "mcr_generation"
         "Generation of the rules, which grows with each change.";
+    counter SOFTNET_DROPPED "mcr_softnet_dropped_packets"
+        "Packets of the whole host that found the queue of a CPU full (net.core.netdev_max_backlog).";
     gauge MEMBERSHIP_SOCKETS "mcr_membership_sockets"
         "Sockets that hold group memberships.";
     counter PROGRAM_RUNS "mcr_program_runs"

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use mcr_core::api::{Count, InterfaceStatus, ProgramCost, Rate};
+use mcr_core::api::{Count, InspectStats, InterfaceStatus, ProgramCost, Rate, RtpStats, TsStats};
 use serde_json::{Value, json};
 
 use super::catalogue::ALL;
@@ -11,7 +11,12 @@ use super::*;
 /// Rules `r0`, `r1`, ... with two outputs each, whose figures all differ.
 fn figures(rules: u64) -> Figures {
     let rule = |k: u64| RuleStats {
-        inspect: None,
+        inspect: Some(InspectStats {
+            rtp: Some(RtpStats::default()),
+            ts: Some(TsStats::default()),
+            ..InspectStats::default()
+        }),
+        senders: Vec::new(),
         name: format!("r{k}"),
         state: State::ALL[k as usize % State::ALL.len()].name().into(),
         reason: None,
@@ -65,7 +70,9 @@ fn figures(rules: u64) -> Figures {
                 index: 2,
                 groups: 1,
                 passed: BTreeMap::from([("no-rule".into(), 9)]),
+                lost_before: BTreeMap::from([("nic-missed".into(), 3)]),
             }],
+            softnet_dropped: Some(4),
             program: Some(ProgramCost { runs: 2, nanoseconds: 1_500_000_000 }),
             workers: vec![serde_json::from_value(worker).unwrap()],
         },
@@ -193,7 +200,7 @@ fn names_and_helps_keep_the_conventions() {
         assert!(name.starts_with("mcr_") || name.starts_with("process_"), "{name}");
         let reserved = ["_total", "_info", "_count", "_sum", "_bucket", "_created"];
         assert!(!reserved.iter().any(|suffix| name.ends_with(suffix)), "{name}");
-        let counts = ["_packets", "_bytes", "_seconds", "_restarts", "_runs"];
+        let counts = ["_packets", "_bytes", "_seconds", "_restarts", "_runs", "_errors"];
         let counter = *kind == Kind::Counter;
         assert!(!counter || counts.iter().any(|unit| name.ends_with(unit)), "{name}");
         assert!(help.ends_with('.') && help.starts_with(char::is_uppercase), "{name}: {help}");
