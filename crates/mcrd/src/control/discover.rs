@@ -68,9 +68,11 @@ pub(super) async fn page(
     // The reply takes longer than a connection lasts otherwise.
     stream.begin();
     let tap = open(&places_to_listen, interface.as_deref())?;
+    let from = SystemTime::now();
     let mut warnings = open_to_all_groups(&tap, &before, &places_to_listen);
     let mut survey = Survey::new(places_to_listen.clone());
-    let missed = listen(tap, &mut survey, duration).await.map_err(|error| cannot(&error))?;
+    let missed =
+        listen(tap, &mut survey, (from, duration)).await.map_err(|error| cannot(&error))?;
     let after = answer(&commands, Command::Takers).await?;
     warnings.extend(lost_on_the_way(&before, &after, &places_to_listen));
     let mut found = survey.report(duration, missed, &after);
@@ -109,16 +111,20 @@ fn open_to_all_groups(tap: &Tap, takers: &Takers, places: &BTreeSet<IfIndex>) ->
     places.iter().filter_map(refused).collect()
 }
 
-/// Counts what comes within `duration`; returns how many frames the tap has missed.
-async fn listen(tap: Tap, survey: &mut Survey, duration: Duration) -> io::Result<u64> {
-    let until = SystemTime::now() + duration;
-    let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+/// Counts what comes within `duration` after `from`; returns how many frames the tap has missed.
+async fn listen(
+    tap: Tap,
+    survey: &mut Survey,
+    (from, duration): (SystemTime, Duration),
+) -> io::Result<u64> {
     let end = Instant::now() + duration + HANDED_OVER;
+    let from = from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = from.as_nanos()..(from + duration).as_nanos();
     let mut tap = tap.watched()?;
     let mut each = |caught: &Caught<'_>| {
         let &Caught { bytes, length, bare, interface, tag, segment_size, .. } = caught;
         let came = !caught.outgoing && caught.packet_type != OTHER_HOST;
-        if came && u128::from(caught.time) < until {
+        if came && time.contains(&caught.time.into()) {
             survey.add(&Sight { bytes, length, bare, interface, tag, segment_size });
         }
     };
