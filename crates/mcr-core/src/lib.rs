@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod api;
+pub mod capture;
 pub mod flow;
 pub mod forward;
 pub mod link;

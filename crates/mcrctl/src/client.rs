@@ -1,6 +1,8 @@
 //! The transport: one HTTP/1.1 request over the Unix socket of `mcrd`, on a connection of its own,
 //! with a limit on the time until the whole reply is there. Decides nothing about rules.
 
+mod stream;
+
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
+pub(crate) use stream::{Flow, Trailers};
 
 /// Asks one `mcrd`.
 pub(crate) struct Client {

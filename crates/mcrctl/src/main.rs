@@ -9,6 +9,7 @@
 
 mod args;
 mod batch;
+mod capture;
 mod change;
 mod client;
 mod edit;
@@ -51,6 +52,7 @@ fn run(args: Args) -> Result<(), Failure> {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
         Command::Status { workers } => view::status(&session, workers),
+        Command::Capture(args) => capture::run(&session, &args),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

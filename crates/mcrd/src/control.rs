@@ -6,6 +6,7 @@
 //! [`CONNECTION_TIME`] unless it is a [`Stream`]; [`CONNECTIONS`] are served at a time and further
 //! ones wait to be accepted.
 
+mod capture;
 mod routes;
 
 use std::pin::pin;
@@ -34,7 +35,6 @@ struct Stream(Arc<AtomicBool>);
 
 impl Stream {
     /// The reply has no end: the connection may last.
-    #[expect(dead_code, reason = "for the pages that come next")]
     fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -23,6 +23,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, RuleList, Stats, Status};
+use mcr_core::capture::{Plan, Question};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request};
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     List(Option<RuleKey>, oneshot::Sender<Result<RuleList, Refusal>>),
     Stats(Option<RuleKey>, oneshot::Sender<Result<Stats, Refusal>>),
     Status(oneshot::Sender<Result<Status, Refusal>>),
+    /// Where the packets of a rule are to be seen.
+    Capture(Question, oneshot::Sender<Result<Plan, Refusal>>),
 }
 
 /// An instance that listens.
@@ -192,6 +195,7 @@ impl<P: DataPlane> Daemon<P> {
                 self.read_counters();
                 answer(reply, Ok(self.status()));
             }
+            Command::Capture(question, reply) => answer(reply, self.relay.capture(&question)),
         }
     }
 

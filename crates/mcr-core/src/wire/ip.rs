@@ -13,10 +13,13 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// IPv4 header with options less.
 pub const HEADER_MAX: usize = 104;
 
-/// A checked packet: its lengths agree with each other and with the bytes there are.
+/// A checked packet: its lengths agree with each other and with the bytes there are, or were.
 #[derive(Debug, Clone, Copy)]
 pub struct Ip<'a> {
+    /// What there is of it: its headers at least.
     pub(super) packet: &'a [u8],
+    /// Its length by its header.
+    pub(super) length: usize,
     pub(super) version: Version,
     /// Of all headers before the payload: options, or extension headers, included.
     pub(super) header_len: usize,
@@ -48,9 +51,15 @@ pub struct Fragment {
 impl<'a> Ip<'a> {
     /// `None` when headers are cut short, of another version, or their lengths contradict.
     pub fn parse(packet: &'a [u8]) -> Option<Self> {
+        Self::parse_start(packet, packet.len())
+    }
+
+    /// As [`Self::parse`], of a packet of which only the first bytes were kept of `length` that
+    /// came.
+    pub fn parse_start(packet: &'a [u8], length: usize) -> Option<Self> {
         match packet.first()? >> 4 {
-            4 => ipv4::parse(packet),
-            6 => ipv6::parse(packet),
+            4 => ipv4::parse(packet, length),
+            6 => ipv6::parse(packet, length),
             _ => None,
         }
     }
@@ -65,9 +74,14 @@ impl<'a> Ip<'a> {
         self.header_len
     }
 
-    /// What follows the headers, without padding of the link.
+    /// What follows the headers, as far as it was kept, without padding of the link.
     pub fn payload(&self) -> &'a [u8] {
         &self.packet[self.header_len..]
+    }
+
+    /// Bytes of the payload, whether they were kept or not.
+    pub fn payload_len(&self) -> usize {
+        self.length - self.header_len
     }
 
     /// The protocol of the payload.

@@ -28,20 +28,23 @@ pub const DESTINATION: usize = 16;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
-pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
+pub(super) fn parse(packet: &[u8], came: usize) -> Option<Ip<'_>> {
     if packet.len() < HEADER_LEN {
         return None;
     }
     let header_len = usize::from(packet[0] & 0xf) * 4;
-    let total_len = usize::from(be16(packet, 2));
-    if header_len < HEADER_LEN || total_len < header_len {
+    let length = usize::from(be16(packet, 2));
+    if header_len < HEADER_LEN || length < header_len || length > came {
         return None;
     }
-    let packet = packet.get(..total_len)?;
+    let packet = &packet[..length.min(packet.len())];
+    if packet.len() < header_len {
+        return None;
+    }
     let bits = be16(packet, 6);
     let part = Fragment { first: bits & OFFSET == 0, id: be16(packet, ID).into(), id_at: ID };
     let fragment = (bits & (MORE_FRAGMENTS | OFFSET) != 0).then_some(part);
-    Some(Ip { packet, version: Version::V4, header_len, protocol: packet[9], fragment })
+    Some(Ip { packet, length, version: Version::V4, header_len, protocol: packet[9], fragment })
 }
 
 pub(super) fn address(packet: &[u8], at: usize) -> Ipv4Addr {

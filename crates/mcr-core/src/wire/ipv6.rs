@@ -28,11 +28,15 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 /// Walks the extension headers up to the payload. A chain of more headers than
 /// [`EXTENSIONS_MAX`] is no UDP for a relay, whatever ends it.
-pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
+pub(super) fn parse(packet: &[u8], came: usize) -> Option<Ip<'_>> {
     if packet.len() < HEADER_LEN {
         return None;
     }
-    let packet = packet.get(..HEADER_LEN + usize::from(be16(packet, 4)))?;
+    let length = HEADER_LEN + usize::from(be16(packet, 4));
+    if length > came {
+        return None;
+    }
+    let packet = &packet[..length.min(packet.len())];
     let (mut header_len, mut protocol, mut fragment) = (HEADER_LEN, packet[6], None);
     for _ in 0..EXTENSIONS_MAX {
         if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
@@ -57,7 +61,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Ip<'_>> {
             break;
         }
     }
-    Some(Ip { packet, version: Version::V6, header_len, protocol, fragment })
+    Some(Ip { packet, length, version: Version::V6, header_len, protocol, fragment })
 }
 
 /// Sets the differentiated services code point (RFC 2474); ECN and the flow label stay.

@@ -38,12 +38,18 @@ impl<'a> Udp<'a> {
         self.length().min(self.0.len()) - HEADER_LEN
     }
 
+    /// Source port.
+    pub fn source_port(&self) -> u16 {
+        be16(self.0, SOURCE_PORT)
+    }
+
     /// Destination port.
     pub fn destination_port(&self) -> u16 {
         be16(self.0, DESTINATION_PORT)
     }
 
-    fn length(&self) -> usize {
+    /// What the length field claims, the header included: at least [`HEADER_LEN`].
+    pub fn length(&self) -> usize {
         usize::from(be16(self.0, 4))
     }
 }

@@ -21,12 +21,13 @@ use super::BODY_TIMEOUT;
 use crate::eventloop::Command;
 use crate::metrics;
 
-type Commands = State<mpsc::Sender<Command>>;
+pub(super) type Commands = State<mpsc::Sender<Command>>;
 
 pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
     Router::new()
         .route("/v1/rules", get(list).post(add).patch(steps).put(apply))
         .route("/v1/rules/{name}", get(show).put(put).delete(remove))
+        .route("/v1/rules/{name}/capture", get(super::capture::capture))
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
@@ -37,7 +38,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
 }
 
 /// The name in a page's path.
-struct Name(String);
+pub(super) struct Name(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Refused;
@@ -55,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// A refusal as a reply.
-struct Refused(Refusal);
+pub(super) struct Refused(Refusal);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -71,7 +72,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-type Reply = Result<Response, Refused>;
+pub(super) type Reply = Result<Response, Refused>;
 
 async fn list(State(commands): Commands) -> Reply {
     ask(&commands, |reply| Command::List(None, reply)).await
@@ -184,7 +185,8 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/reload and /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/rules/NAME/capture, /v1/stats, /v1/status, \
+         /v1/reload and /metrics",
     ))
 }
 
@@ -205,7 +207,7 @@ async fn ask<T: Serialize>(
 }
 
 /// Hands a command to the event loop and waits for its answer.
-async fn answer<T>(
+pub(super) async fn answer<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, Refusal> {
@@ -258,7 +260,7 @@ fn flags(uri: &Uri) -> Result<Flags, Refusal> {
     query(uri)
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     Query::try_from_uri(uri).map(|Query(value)| value).map_err(|error| {
         Refusal::new(
             Code::Malformed,

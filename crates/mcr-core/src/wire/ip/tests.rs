@@ -194,3 +194,22 @@ fn lengths_that_contradict_each_other_are_no_packet() {
     }
     assert!(Ip::parse(&[]).is_none());
 }
+
+#[test]
+fn the_start_of_a_packet_is_enough_when_its_headers_are_there() {
+    for bytes in [v4(0x4000, 8, &[7; 100]), v6(&[options(HOP_BY_HOP, 16)], 17, &[7; 100])] {
+        let whole = Ip::parse(&bytes).unwrap();
+        let header_len = whole.header_len();
+        for kept in 0..bytes.len() {
+            let ip = Ip::parse_start(&bytes[..kept], bytes.len());
+            assert_eq!(ip.is_some(), kept >= header_len, "{kept}");
+            let Some(ip) = ip else { continue };
+            assert_eq!((ip.payload().len(), ip.payload_len()), (kept - header_len, 100));
+            assert_eq!((ip.source(), ip.destination()), (whole.source(), whole.destination()));
+        }
+        assert!(Ip::parse_start(&bytes, bytes.len() - 1).is_none(), "more than came");
+        // Padding of the link is no payload.
+        let padded = [&bytes[..], &[0; 9]].concat();
+        assert_eq!(Ip::parse_start(&padded, padded.len()).unwrap().payload(), [7; 100]);
+    }
+}
