@@ -195,7 +195,7 @@ impl<P: DataPlane> Daemon<P> {
                 self.read_counters();
                 answer(reply, Ok(self.status()));
             }
-            Command::Capture(question, reply) => answer(reply, self.relay.capture(&question)),
+            Command::Capture(question, reply) => answer(reply, self.capture(&question)),
         }
     }
 

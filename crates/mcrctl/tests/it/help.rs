@@ -19,6 +19,7 @@ fn of_each_command() {
         "stats",
         "status",
         "wait",
+        "capture",
         "apply",
         "batch",
         "reload",

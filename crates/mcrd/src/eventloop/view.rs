@@ -4,13 +4,14 @@ use std::process;
 use std::time::SystemTime;
 
 use mcr_core::api::{InterfaceStatus, Stats, Status};
+use mcr_core::capture::{Plan, Question};
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::IfIndex;
-use mcr_core::refusal::Refusal;
+use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::time;
 use mcr_core::rule::RuleKey;
 use mcr_dataplane::DataPlane;
-use mcr_dataplane::netlink::transmit_drops;
+use mcr_dataplane::netlink::{name_of, transmit_drops};
 
 use super::{Daemon, now};
 
@@ -19,6 +20,25 @@ impl<P: DataPlane> Daemon<P> {
         let rules = self.relay.stats(only, now(), &transmit_drops())?;
         let boot_id = self.boot_id.clone();
         Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
+    }
+
+    /// Where the packets of a rule are to be seen. What goes past the queue of an interface is not.
+    pub(super) fn capture(&self, question: &Question) -> Result<Plan, Refusal> {
+        let plan = self.relay.capture(question)?;
+        for point in plan.points.iter().filter(|point| point.outgoing && self.plane.describe().tap)
+        {
+            let name = name_of(point.interface)?;
+            if self.packet.interface(&name.parse()?).qdisc_bypass {
+                let message =
+                    format!("what {name} sends goes past its queue, where nobody sees it");
+                let hint = format!(
+                    "set qdisc_bypass = false under [interface.{name}] and restart mcrd, or capture \
+                     where it arrives"
+                );
+                return Err(Refusal::new(Code::Plane, message, hint));
+            }
+        }
+        Ok(plan)
     }
 
     pub(super) fn status(&self) -> Status {

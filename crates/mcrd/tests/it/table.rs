@@ -229,6 +229,9 @@ behaviours! {
                 auto_takes_the_packet_plane_where_bpf_cannot_be_used;
         }
         peers: {
+            capture:
+                both_sides_have_what_was_sent_and_received,
+                fragments_are_captured_and_an_output_alone;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,
