@@ -89,8 +89,8 @@ impl Capture<'_> {
             self.output.begin(header)?;
             say(self.session, &json!({"capturing": self.args.name}), || {
                 let Self { args, .. } = self;
-                let side = if args.incoming { "in" } else { "out" };
-                format!("capturing what {} has {side}; Ctrl-C ends", args.name)
+                let side = if args.incoming { "comes in" } else { "leaves" };
+                format!("capturing {} as it {side}; Ctrl-C ends", args.name)
             });
         }
         while self.args.count.is_none_or(|count| self.captured < count) {

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::forwarding::sums;
 use crate::lab::{Daemon, Lab, Plane, can_run, end, run, sibling, wait_for};
+use crate::traffic::Background;
 
 const GEN: &str = "--group 239.1.1.1 --port 5001";
 const SINK: &str = "--interface veth3 --group 239.10.1.1 --port 6001";
@@ -38,7 +39,7 @@ impl Capturing {
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         errors.read_line(&mut line).unwrap();
-        assert!(line.starts_with("capturing"), "{arguments}: {line}\n{}", daemon.log());
+        assert!(line.contains("capturing"), "{arguments}: {line}\n{}", daemon.log());
         Self { child, errors }
     }
 
@@ -113,7 +114,7 @@ pub(crate) fn both_sides_have_what_was_sent_and_received(plane: Plane) {
     ];
     lab.send(&format!("{GEN} --rate 1000 --count 500 --size 300"));
     receiver.lossless(500);
-    others.map(|sender| sender.finish());
+    others.into_iter().for_each(Background::finish);
     sums(&daemon.settled("a", 500), 0, 500);
     daemon.settled("range", 100);
     for (capturing, count) in [(at_in, 500), (at_out, 500), (of_range, 100)] {
@@ -196,10 +197,21 @@ fn a_capture_ends_with_a_reason() {
     assert_eq!((timed.code, timed.errors.as_str()), (Some(0), "0 captured, 0 missed\n"));
     let mut closed = Capturing::start(&daemon, "a --in -w -");
     drop(closed.child.stdout.take());
-    let full = Capturing::start(&daemon, "a --in --json");
+    let counted = Capturing::start(&daemon, "a --in --json --count 2");
     let sender = lab.sender("--group 239.1.1.1 --port 5002 --rate 100");
     assert_eq!(closed.finish().code, Some(0));
-    drop(full);
+    let counted = counted.finish();
+    assert_eq!(
+        (counted.code, counted.errors.as_str()),
+        (Some(0), "{\"captured\":2,\"missed\":0}\n")
+    );
+    let packets: Vec<serde_json::Value> =
+        counted.output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(packets.len(), 2);
+    assert_eq!(
+        (&packets[1]["destination"], &packets[1]["ttl"]),
+        (&"239.1.1.1:5002".into(), &8.into())
+    );
     let refused = daemon.refused(&["capture", "a", "--in", "-w", "/dev/full"]);
     assert!(refused.contains("cannot write /dev/full: No space left on device"), "{refused}");
     // Without mcrctl, and without its manners.
