@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod api;
+pub mod capture;
 pub mod discover;
 pub mod doctor;
 pub mod event;

@@ -16,6 +16,7 @@
 //! it. A *tolerant* one (start, reload, a change of the machine, a retry) leaves the rules that
 //! cannot run `waiting` or `failed`, each with its reason, and runs the others.
 
+mod capture;
 mod commit;
 mod facts;
 mod ids;

@@ -118,7 +118,7 @@ impl Netlink {
 }
 
 /// The name of an interface, for what takes no index.
-pub(crate) fn name_of(index: IfIndex) -> Result<String, Refusal> {
+pub fn name_of(index: IfIndex) -> Result<String, Refusal> {
     let socket =
         rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
     socket.and_then(|socket| rustix::net::netdevice::index_to_name(socket, index.0)).map_err(

@@ -8,6 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mcr_core::api::Setting;
+use mcr_core::capture::pcap::SNAP_MAX;
 use mcr_core::discover::{TIME_DEFAULT, listening_time};
 use mcr_core::event::Kind;
 use mcr_core::flow::InterfaceName;
@@ -134,6 +135,11 @@ pub(crate) enum Command {
     /// port has joined, by a rule for instance. Groups of one link (224.0.0.0/24, ff02::/16) are
     /// left out.
     Discover(DiscoverArgs),
+    /// Show or keep the packets of a rule, as they come in or as they leave, until interrupted
+    ///
+    /// Prints a line for each packet: when, from whom, to whom, UDP payload bytes, TTL. The stream is
+    /// not touched. It says on standard error how many packets it has captured, and missed.
+    Capture(CaptureArgs),
     /// Make the running rules equal to FILE and print the difference; whole or not at all
     ///
     /// Prints a line for each rule that differs: + added, ~ changed, - removed.
@@ -218,6 +224,35 @@ impl DiscoverArgs {
             true => None,
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("side").args(["incoming", "outgoing"]).required(true))]
+pub(crate) struct CaptureArgs {
+    /// The rule
+    pub(crate) name: String,
+    /// As they come in
+    #[arg(long = "in")]
+    pub(crate) incoming: bool,
+    /// As they leave, by all outputs
+    #[arg(long = "out")]
+    pub(crate) outgoing: bool,
+    /// Only by this output, as list shows it
+    #[arg(long, value_name = "TO", conflicts_with = "incoming")]
+    pub(crate) output: Option<String>,
+    /// Write a capture file (pcap); - writes to standard output
+    #[arg(short, long = "write", value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after this time
+    #[arg(long, value_name = "T", value_parser = interval)]
+    pub(crate) duration: Option<Duration>,
+    /// Keep so many bytes of each packet, 64 to 262144 [default: all]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(SNAP_MAX)))]
+    pub(crate) snap: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,7 @@
 //! with a limit on the time until the whole reply is there. Decides nothing about rules.
 
 mod follow;
+mod stream;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
+pub(crate) use stream::{Flow, Trailers};
 
 /// Asks one `mcrd`.
 pub(crate) struct Client {

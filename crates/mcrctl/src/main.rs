@@ -9,6 +9,7 @@
 
 mod args;
 mod batch;
+mod capture;
 mod change;
 mod client;
 mod discover;
@@ -59,6 +60,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Doctor { name, duration, all } => {
             doctor::run(&session, name.as_deref(), duration, all)
         }
+        Command::Capture(args) => capture::run(&session, &args),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
 }

@@ -9,6 +9,7 @@
 //! [`WRITE_TIMEOUT`] is closed too. [`CONNECTIONS`] are served at a time, by TCP [`SCRAPES`], and
 //! further ones wait to be accepted.
 
+mod capture;
 mod discover;
 mod events;
 mod metrics;

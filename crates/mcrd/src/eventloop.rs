@@ -24,6 +24,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::bail;
 use mcr_core::action::{Action, RequestId};
 use mcr_core::api::{Change, MetricsOptions, RuleList, Stats, Status};
+use mcr_core::capture::{Plan, Question};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Guard, Now, Relay, Request, Takers};
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Figures(oneshot::Sender<Result<Figures, Refusal>>),
     Takers(oneshot::Sender<Result<Takers, Refusal>>),
     Facts(Option<RuleKey>, oneshot::Sender<Result<Facts, Refusal>>),
+    /// Where the packets of a rule are to be seen.
+    Capture(Question, oneshot::Sender<Result<Plan, Refusal>>),
 }
 
 /// An instance that listens.
@@ -221,6 +224,7 @@ impl<P: DataPlane> Daemon<P> {
                 self.read_counters();
                 answer(reply, self.facts(only.as_ref()));
             }
+            Command::Capture(question, reply) => answer(reply, self.capture(&question)),
         }
     }
 

@@ -4,6 +4,7 @@
 //! relay asks for), `mcr_core::relay` (decides), `mcr_dataplane` (does), and back with the reply.
 
 mod args;
+mod capture;
 mod config;
 mod control;
 mod doctor;

@@ -38,6 +38,11 @@ impl<'a> Udp<'a> {
         self.length().min(self.0.len()) - HEADER_LEN
     }
 
+    /// Source port.
+    pub fn source_port(&self) -> u16 {
+        be16(self.0, SOURCE_PORT)
+    }
+
     /// Destination port.
     pub fn destination_port(&self) -> u16 {
         be16(self.0, DESTINATION_PORT)

@@ -22,6 +22,7 @@ fn of_each_command() {
         "doctor",
         "wait",
         "discover",
+        "capture",
         "apply",
         "batch",
         "reload",

@@ -27,6 +27,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
     Router::new()
         .route("/v1/rules", get(list).post(add).patch(steps).put(apply))
         .route("/v1/rules/{name}", get(show).put(put).delete(remove))
+        .route("/v1/rules/{name}/capture", get(super::capture::capture))
         .route("/v1/stats", get(stats))
         .route("/v1/status", get(status))
         .route("/v1/discover", get(discover::page).layer(Extension(discover::Places::default())))
@@ -40,7 +41,7 @@ pub(super) fn router(commands: mpsc::Sender<Command>) -> Router {
 }
 
 /// The name in a page's path.
-struct Name(String);
+pub(super) struct Name(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Refused;
@@ -207,8 +208,8 @@ async fn not_found(uri: Uri) -> Refused {
     Refused(Refusal::new(
         Code::NotFound,
         format!("there is no page {}", uri.path()),
-        "the pages are /v1/rules, /v1/rules/NAME, /v1/stats, /v1/status, /v1/events, /v1/discover, \
-         /v1/doctor, /v1/reload and /metrics",
+        "the pages are /v1/rules, /v1/rules/NAME, /v1/rules/NAME/capture, /v1/stats, /v1/status, \
+         /v1/events, /v1/discover, /v1/doctor, /v1/reload and /metrics",
     ))
 }
 

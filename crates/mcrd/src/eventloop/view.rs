@@ -5,15 +5,16 @@ use std::process;
 use std::time::SystemTime;
 
 use mcr_core::api::{InterfaceStatus, Stats, Status};
+use mcr_core::capture::{Plan, Question};
 use mcr_core::doctor::PlaneFacts;
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::IfIndex;
-use mcr_core::refusal::Refusal;
+use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::time;
 use mcr_core::rule::RuleKey;
 use mcr_core::watch::Silence;
 use mcr_dataplane::DataPlane;
-use mcr_dataplane::netlink::transmit_drops;
+use mcr_dataplane::netlink::{name_of, transmit_drops};
 
 use super::{Daemon, now};
 use crate::doctor::Facts;
@@ -60,6 +61,25 @@ impl<P: DataPlane> Daemon<P> {
             plane: PlaneFacts { name, attach, why },
             membership_sockets: self.memberships.sockets(),
         })
+    }
+
+    /// Where the packets of a rule are to be seen. What goes past the queue of an interface is not.
+    pub(super) fn capture(&self, question: &Question) -> Result<Plan, Refusal> {
+        let plan = self.relay.capture(question)?;
+        for point in plan.points.iter().filter(|point| point.outgoing && self.plane.describe().tap)
+        {
+            let name = name_of(point.interface)?;
+            if self.packet.interface(&name.parse()?).qdisc_bypass {
+                let message =
+                    format!("what {name} sends goes past its queue, where nobody sees it");
+                let hint = format!(
+                    "set qdisc_bypass = false under [interface.{name}] and restart mcrd, or capture \
+                     where it arrives"
+                );
+                return Err(Refusal::new(Code::Plane, message, hint));
+            }
+        }
+        Ok(plan)
     }
 
     pub(super) fn status(&mut self) -> Status {

@@ -246,6 +246,9 @@ behaviours! {
             doctor:
                 a_stream_that_flows_is_well,
                 what_stops_a_stream_is_named;
+            capture:
+                both_sides_have_what_was_sent_and_received,
+                fragments_are_captured_and_an_output_alone;
             peers:
                 iperf_counts_every_datagram_over_ipv4,
                 iperf_counts_every_datagram_over_ipv6,
