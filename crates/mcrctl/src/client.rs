@@ -48,15 +48,28 @@ impl Client {
         limit: Duration,
         question: &Question,
     ) -> Result<Reply, Failure> {
+        self.runtime.block_on(self.answer(limit, question))
+    }
+
+    /// As [`Self::ask_within`], for what does something else at the same time.
+    pub(crate) async fn answer(
+        &self,
+        limit: Duration,
+        question: &Question,
+    ) -> Result<Reply, Failure> {
         let limit = limit.min(self.answer_timeout);
-        let answered = self.runtime.block_on(async { timeout(limit, self.talk(question)).await });
-        answered.unwrap_or_else(|_| {
+        timeout(limit, self.talk(question)).await.unwrap_or_else(|_| {
             let limit = humantime::format_duration(limit);
             Err(Failure::timed_out(
                 format!("mcrd did not answer on {} within {limit}", self.socket.display()),
                 "see its log; a change that was asked for may still be made",
             ))
         })
+    }
+
+    /// Does what asks and waits for other things too.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     pub(crate) fn sleep(&self, time: Duration) {

@@ -45,6 +45,14 @@ impl Failure {
         self
     }
 
+    /// What has happened, without what to do.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Refused(error) | Self::NoDaemon(error) | Self::TimedOut(error) => &error.message,
+            Self::StdoutClosed => "nobody reads the output",
+        }
+    }
+
     /// Says it on standard error.
     pub(crate) fn report(self, json: bool) -> ExitCode {
         let (code, error) = match self {

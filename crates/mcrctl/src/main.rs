@@ -1,8 +1,8 @@
 //! `mcrctl`, the control client of MCR: changes the rules of a running `mcrd`, shows what it does,
 //! and checks and saves rule files.
 //!
-//! A command line becomes [`args::Args`]; `change`, `batch` and `files` change rules, `view` shows
-//! them. All of them ask `mcrd` through [`client::Client`] and leave the wording to `show`. It links
+//! A command line becomes [`args::Args`]; `change`, `batch` and `files` change rules, `view` and `top`
+//! show them. All of them ask `mcrd` through [`client::Client`] and leave the wording to `show`. It links
 //! no data plane, builds without clang and runs without root.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no daemon, 4 timed out.
@@ -16,6 +16,7 @@ mod failure;
 mod files;
 mod show;
 mod terminal;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Stats { name, watch, interval } => {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
+        Command::Top { interval } => top::run(&session, interval),
         Command::Status { workers } => view::status(&session, workers),
         Command::Wait { name, state, timeout } => view::wait(&session, &name, &state, timeout),
     }
