@@ -13,7 +13,8 @@ use crate::flow::{AddressBlock, PortRange};
 use crate::link::{IfIndex, Mac, NextHop};
 use crate::rate::MaxRate;
 use crate::refusal::Refusal;
-use crate::rule::{Dscp, Ttl};
+use crate::rule::{Dscp, RuleKey, Ttl};
+use crate::senders::Senders;
 use crate::verdict::{OutputDrop, Pass, RuleDrop};
 
 /// Names the counters of a rule while the rule exists; small, and used again later.
@@ -197,10 +198,24 @@ pub enum Action {
     Resolve(BTreeSet<NextHop>),
     /// Tell the operator, in the log.
     Note(String),
+    /// Warn the operator of several senders whose packets become one stream.
+    SecondSender(SecondSender),
     /// Answer a request.
     Reply(RequestId, Result<crate::api::Change, Refusal>),
     /// The rules that are in no file have changed; write them where the next start finds them.
     SaveRuntime,
+}
+
+/// Several senders at once on a rule that takes anyone: behind its outputs nobody can tell their
+/// packets apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecondSender {
+    /// The rule.
+    pub rule: RuleKey,
+    /// Two or more, the latest first.
+    pub senders: Vec<IpAddr>,
+    /// What is wrong and what to do, for people.
+    pub text: String,
 }
 
 /// Packets, counted as datagrams, and their UDP payload bytes.
@@ -228,6 +243,8 @@ pub struct RuleCounters {
     pub matched: Volume,
     /// Packets by [`RuleDrop`].
     pub dropped: [u64; RuleDrop::ALL.len()],
+    /// Who sent what was received, but for what is `own` or of a local sender.
+    pub senders: Senders,
 }
 
 /// What was counted for an output since it exists. `offered` is `forwarded` plus all `dropped`.
@@ -250,4 +267,6 @@ pub struct Counters {
     pub outputs: Vec<OutputCounters>,
     /// Packets that no rule took, by input interface and [`Pass`].
     pub passed: Vec<(IfIndex, [u64; Pass::COUNTED.len()])>,
+    /// When they were read, by the clock of [`crate::senders::Sender::seen`].
+    pub now_ns: u64,
 }

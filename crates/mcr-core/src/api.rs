@@ -25,7 +25,8 @@ pub use config::{
 };
 pub use output::{OutputSpec, Setting};
 pub use stats::{
-    Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, Stats, Status,
+    Count, Dropped, InterfaceStatus, OutputStats, ProgramCost, Rate, RuleStats, SenderStats, Stats,
+    Status,
 };
 pub use workers::{RingStatus, SendBuffer, WorkerStatus};
 

@@ -18,6 +18,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use crate::action::{PlaneRule, Volume};
 use crate::link::IfIndex;
 use crate::verdict::{Pass, RuleDrop};
@@ -69,8 +71,9 @@ pub enum PacketType {
 pub enum Verdict<'t> {
     /// No rule's: untouched.
     Pass(Pass),
-    /// A rule's, but not relayed: counted there, otherwise untouched.
-    Drop(&'t PlaneRule, RuleDrop, Volume),
+    /// A rule's, but not relayed: counted there, otherwise untouched. The address is that of its
+    /// sender, where it is one of the rule's.
+    Drop(&'t PlaneRule, RuleDrop, Volume, Option<IpAddr>),
     /// To be offered to each output of the rule.
     Match(Match<'t>),
 }
@@ -123,13 +126,13 @@ pub fn forward<'t>(
     let packets = if segment_size == 0 { 1 } else { payload_len.div_ceil(segment_size) };
     let volume = Volume { packets: packets as u64, bytes: payload_len as u64 };
     if frame.packet_type == PacketType::Loopback {
-        return Verdict::Drop(rule, RuleDrop::LocalSender, volume);
+        return Verdict::Drop(rule, RuleDrop::LocalSender, volume, None);
     }
     if table.is_own(ip.source(), frame.interface) {
-        return Verdict::Drop(rule, RuleDrop::Own, volume);
+        return Verdict::Drop(rule, RuleDrop::Own, volume, None);
     }
     if rule.max_rate.is_some_and(|max| !shared.admit(rule.id, max, now, volume)) {
-        return Verdict::Drop(rule, RuleDrop::Rate, volume);
+        return Verdict::Drop(rule, RuleDrop::Rate, volume, Some(ip.source()));
     }
     // After the rate: what it drops leaves no trace.
     let id = ip.fragment().map(|fragment| match seen {

@@ -19,6 +19,7 @@
 mod commit;
 mod ids;
 mod request;
+mod senders;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -40,6 +41,7 @@ use crate::rule::RuleKey;
 use crate::table::RuleTable;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
+use senders::Told;
 use transaction::Phase;
 pub use view::{Now, State, time};
 
@@ -105,6 +107,8 @@ pub struct Relay {
     actions: VecDeque<Action>,
     retry_at: Option<Instant>,
     counters: Counters,
+    /// When they were read.
+    counted_at: Option<Instant>,
 }
 
 /// Answers of the routing table.
@@ -133,6 +137,7 @@ struct Running {
     next_hops: BTreeSet<NextHop>,
     problem: Option<Problem>,
     activity: Activity,
+    told: Told,
 }
 
 #[derive(Debug, Clone)]
@@ -185,6 +190,7 @@ impl Relay {
             actions: VecDeque::new(),
             retry_at: None,
             counters: Counters::default(),
+            counted_at: None,
         }
     }
 
@@ -232,10 +238,14 @@ impl Relay {
 
     /// The data plane's counters are these now.
     pub fn handle_counters(&mut self, counters: Counters, now: Instant) {
-        self.counters = counters;
-        for running in self.running.values_mut() {
-            let RuleCounters { received, matched, .. } = rule_counters(&self.counters, running.id);
-            running.activity.observe(received, matched.packets, now);
+        (self.counters, self.counted_at) = (counters, Some(now));
+        for (key, running) in &mut self.running {
+            let counted = rule_counters(&self.counters, running.id);
+            running.activity.observe(counted.received, counted.matched.packets, now);
+            let Some(entry) = self.table.entry(key) else { continue };
+            let found =
+                running.second_sender((key, &entry.rule), &counted.senders, self.counters.now_ns);
+            self.actions.extend(found.map(Action::SecondSender));
         }
     }
 

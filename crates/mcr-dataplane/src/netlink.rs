@@ -7,6 +7,7 @@
 //! asks for one, neighbours while one is needed, and of them no others.
 
 mod ask;
+mod counts;
 mod interfaces;
 mod neighbours;
 mod routes;
@@ -21,6 +22,7 @@ use futures_util::StreamExt;
 use futures_util::future::select;
 use futures_util::stream::BoxStream;
 use mcr_core::link::{IfIndex, LinkKind, Links, NextHop, Route, RouteQuery};
+use mcr_core::loss::LinkCounts;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::Routes;
 use netlink_packet_core::NetlinkMessage;
@@ -138,22 +140,26 @@ pub(crate) fn is_bare(index: IfIndex) -> Result<bool, Refusal> {
     Ok(kind == LinkKind::Bare)
 }
 
-/// Packets that each interface has dropped on sending: those of the device, from `/proc/net/dev`,
-/// and those of its root queue.
+/// Packets that each interface has dropped on sending, by its name: those of the device, and those
+/// of its root queue.
 pub fn transmit_drops() -> BTreeMap<String, u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let drops = |line: &str| {
-        let (name, counts) = line.split_once(':')?;
-        // Eight columns of receiving, then bytes, packets, errs, drop of sending.
-        let dropped = counts.split_whitespace().nth(11)?.parse().ok()?;
-        Some((name.trim().to_owned(), dropped))
-    };
-    let mut drops: BTreeMap<String, u64> = text.lines().filter_map(drops).collect();
     let queues = tc::queue_drops().inspect_err(|error| tracing::warn!(%error, "queues not read"));
-    for (index, dropped) in queues.unwrap_or_default().into_iter().filter(|(_, count)| *count > 0) {
-        if let Ok(name) = name_of(index) {
-            *drops.entry(name).or_default() += dropped;
-        }
-    }
-    drops
+    let queues: BTreeMap<IfIndex, u64> = queues.unwrap_or_default().into_iter().collect();
+    let drops = |(index, counts): (IfIndex, counts::Counts)| {
+        let queue = queues.get(&index).copied().unwrap_or_default();
+        (counts.name, counts.transmit_dropped + queue)
+    };
+    counts().into_iter().map(drops).collect()
+}
+
+/// Packets that each interface has lost on receiving.
+pub fn receive_losses() -> BTreeMap<IfIndex, LinkCounts> {
+    counts().into_iter().map(|(index, counts)| (index, counts.lost)).collect()
+}
+
+fn counts() -> BTreeMap<IfIndex, counts::Counts> {
+    let counts = counts::read();
+    counts
+        .inspect_err(|error| tracing::debug!(%error, "interfaces not counted"))
+        .unwrap_or_default()
 }

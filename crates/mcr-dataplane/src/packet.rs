@@ -44,11 +44,12 @@ use mcr_core::link::IfIndex;
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{Limits, time};
+use mcr_core::senders::Senders;
 use mcr_core::supervisor::{Supervisor, WorkerId, WorkerState};
 use mcr_core::verdict::Pass;
 use tokio::sync::mpsc;
 
-use crate::{Applied, DataPlane, Description, Progress, bpf};
+use crate::{Applied, DataPlane, Description, Progress, bpf, sys};
 use change::{Change, Opening};
 use interface::{Input, Output};
 pub use probe::{check_workers, probe};
@@ -193,6 +194,7 @@ impl DataPlane for PacketPlane {
             rules: vec![Default::default(); rules as usize],
             outputs: vec![Default::default(); outputs as usize],
             passed: Vec::new(),
+            now_ns: sys::monotonic_ns(),
         };
         for counters in &self.counters {
             for (sum, id) in sums.rules.iter_mut().zip((0..).map(RuleId)) {
@@ -201,6 +203,10 @@ impl DataPlane for PacketPlane {
             for (sum, id) in sums.outputs.iter_mut().zip((0..).map(OutputId)) {
                 counters.add_output(id, sum);
             }
+        }
+        for (sum, id) in sums.rules.iter_mut().zip((0..).map(RuleId)) {
+            let of_all = self.counters.iter().flat_map(|counters| counters.senders_of(id));
+            sum.senders = Senders::merge(of_all);
         }
         let mut stuck = Vec::new();
         for (index, input) in &mut self.inputs {

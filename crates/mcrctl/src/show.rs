@@ -1,6 +1,7 @@
 //! What replies look like for people. Pure: texts with aligned columns and raw numbers, no box
 //! drawing and no colours, so that `awk` can read them too.
 
+mod loss;
 mod stats;
 mod table;
 #[cfg(test)]
@@ -122,24 +123,34 @@ pub(crate) fn status(status: &Status) -> String {
         table.row(["program", &format!("{} runs of {each} ns", cost.runs)]);
     }
     for interface in &status.interfaces {
-        let InterfaceStatus { name, index, groups, passed } = interface;
+        let InterfaceStatus { name, index, groups, passed, lost_before } = interface;
         let groups = counted(*groups, "group");
         let passed = dropped(passed);
         table.row([
             "interface",
             &format!("{name}  index {index}  {groups} joined  passed {passed}"),
         ]);
+        if !lost_before.is_empty() {
+            table.row(["lost before", &format!("{name}  {}", dropped(lost_before))]);
+        }
+    }
+    if let Some(count) = status.softnet_dropped.filter(|count| *count > 0) {
+        table.row(["softnet", &format!("{count} dropped on the whole host")]);
     }
     for (name, text) in workers::summary(&status.workers) {
         table.row([name, &text]);
     }
     let mut text = table.to_string();
+    // Writing to a String cannot fail.
+    let helps = loss::helps(status);
+    if !helps.is_empty() {
+        let _ = writeln!(text, "\n{}", helps.join("\n"));
+    }
     if status.rules_in_no_file > 0 {
         let (rules, verb, them) = match status.rules_in_no_file {
             1 => ("1 rule".to_owned(), "is", "it"),
             count => (counted(count, "rule"), "are", "them"),
         };
-        // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{rules} {verb} in no file (mcrctl save --to FILE writes {them})");
     }
     text

@@ -12,6 +12,7 @@
 //! Queues: `control` hands over at most [`COMMANDS`] commands; further clients wait in their own
 //! connection. Netlink notifications are read all at once and only wake the loop.
 
+mod loss;
 mod start;
 mod view;
 
@@ -21,7 +22,7 @@ use std::process;
 use std::time::{Instant, SystemTime};
 
 use anyhow::bail;
-use mcr_core::action::{Action, RequestId};
+use mcr_core::action::{Action, RequestId, SecondSender};
 use mcr_core::api::{Change, RuleList, Stats, Status};
 use mcr_core::packet::PacketOptions;
 use mcr_core::refusal::{Code, Refusal};
@@ -38,6 +39,7 @@ use crate::config::{self, Config};
 use crate::control;
 use crate::instance::Instance;
 use crate::sources::{Event, Signals, Sources};
+use loss::Losses;
 
 /// Commands that wait for the loop.
 const COMMANDS: usize = 64;
@@ -71,6 +73,7 @@ struct Daemon<P> {
     /// Why this one, when it was not named.
     why: Option<String>,
     memberships: JoinSockets,
+    losses: Losses,
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Change, Refusal>>>,
     next_request: u64,
     problems: BTreeSet<Problem>,
@@ -111,6 +114,7 @@ pub(crate) async fn run(
         plane,
         why,
         memberships: JoinSockets::default(),
+        losses: Losses::new(),
         replies: BTreeMap::new(),
         next_request: 0,
         problems: BTreeSet::new(),
@@ -243,6 +247,9 @@ impl<P: DataPlane> Daemon<P> {
                 }
                 Action::Resolve(next_hops) => sources.resolve(&next_hops),
                 Action::Note(text) => tracing::info!("{text}"),
+                Action::SecondSender(SecondSender { rule, text, .. }) => {
+                    tracing::warn!(%rule, "{text}");
+                }
                 Action::Apply(change) => {
                     if let Progress::Done(result) = self.plane.apply(&change) {
                         self.relay.handle_applied(result);
@@ -308,6 +315,7 @@ impl<P: DataPlane> Daemon<P> {
             Ok(counters) => self.relay.handle_counters(counters, Instant::now()),
             Err(refusal) => tracing::error!(%refusal, "counters not read"),
         }
+        self.losses.watch(self.relay.input_indexes());
     }
 
     async fn stop(mut self) {

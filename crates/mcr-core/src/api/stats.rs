@@ -51,6 +51,17 @@ pub struct OutputStats {
     pub interface_dropped: u64,
 }
 
+/// Who sends to a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SenderStats {
+    /// The source address.
+    pub address: String,
+    /// Datagrams of it since it is one of the last four, also those that `max_rate` drops.
+    pub packets: u64,
+    /// When the last one came, to the second (RFC 3339, UTC).
+    pub last_seen: String,
+}
+
 /// Counters of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleStats {
@@ -74,6 +85,9 @@ pub struct RuleStats {
     pub dropped: Dropped,
     /// How fast it arrives.
     pub rate: Rate,
+    /// The last four that sent to it, the latest first.
+    #[serde(default)]
+    pub senders: Vec<SenderStats>,
     /// Each output.
     pub outputs: Vec<OutputStats>,
 }
@@ -100,6 +114,10 @@ pub struct InterfaceStatus {
     pub groups: usize,
     /// Packets that no rule took and the stack got, by reason.
     pub passed: Dropped,
+    /// Lost before MCR could see them, for all traffic of the interface, by reason
+    /// ([`crate::loss::Loss`]); since it is an input, or since `mcrd` started.
+    #[serde(default)]
+    pub lost_before: Dropped,
 }
 
 /// `GET /v1/status`.
@@ -136,6 +154,10 @@ pub struct Status {
     pub membership_sockets: usize,
     /// Each input interface.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Packets of the whole host, all its interfaces and network namespaces, that found the queue of
+    /// a CPU full since `mcrd` started (`net.core.netdev_max_backlog`); absent where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softnet_dropped: Option<u64>,
     /// Cost of the eBPF program; only while it is measured (`mcrd --measure`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<ProgramCost>,

@@ -20,12 +20,13 @@ pub struct Match<'t> {
     pub rule: &'t PlaneRule,
     /// What it counts.
     pub volume: Volume,
+    /// Who sent it.
+    pub source: IpAddr,
     pub(super) network_offset: usize,
     pub(super) ip_header_len: usize,
     /// 0 for a later fragment.
     pub(super) udp_len: usize,
     pub(super) version: Version,
-    pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) ttl: u8,
     /// With the number that the datagram gets.

@@ -102,7 +102,7 @@ impl Bench {
         let state = (&mut self.fragments, shared);
         match forward(&self.table, state, frame, self.now) {
             Verdict::Pass(pass) => (format!("pass {}", pass.name()), Vec::new()),
-            Verdict::Drop(rule, drop, Volume { packets, bytes }) => {
+            Verdict::Drop(rule, drop, Volume { packets, bytes }, _) => {
                 (format!("rule {} drop {} {packets}/{bytes}", rule.id.0, drop.name()), Vec::new())
             }
             Verdict::Match(found) => {

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Limits, Problem, Relay, Running, output_counters, rule_counters, wall};
 use crate::action::Claim;
-use crate::api::{Dropped, OutputStats, Rate, RuleList, RuleSpec, RuleStats, RuleView};
+use crate::api::{
+    Dropped, OutputStats, Rate, RuleList, RuleSpec, RuleStats, RuleView, SenderStats,
+};
 use crate::flow::InterfaceName;
 use crate::link::IfIndex;
 use crate::refusal::Refusal;
 use crate::rule::{Local, Origin, Rule, RuleKey};
+use crate::senders::Sender;
 use crate::table::{Entry, unknown_rule};
 use crate::verdict::{OutputDrop, RuleDrop};
 
@@ -92,6 +95,11 @@ impl Relay {
                 (name, link.index, groups.len())
             },
         )
+    }
+
+    /// Where these interfaces are.
+    pub fn input_indexes(&self) -> &BTreeSet<IfIndex> {
+        &self.inputs
     }
 
     /// What no rule took on an interface, by reason.
@@ -200,7 +208,18 @@ impl Relay {
             matched: counters.matched.into(),
             dropped: named(&RuleDrop::ALL.map(RuleDrop::name), &counters.dropped),
             rate: Rate { packets: rate.packets, bits: rate.bytes * 8 },
+            senders: counters.senders.iter().map(|sender| self.sender(sender, now)).collect(),
             outputs: outputs.collect(),
+        }
+    }
+
+    fn sender(&self, sender: &Sender, now: Now) -> SenderStats {
+        let age = Duration::from_nanos(self.counters.now_ns.saturating_sub(sender.seen));
+        let counted_at = self.counted_at.unwrap_or(now.monotonic);
+        SenderStats {
+            address: sender.address.to_string(),
+            packets: sender.packets,
+            last_seen: time(wall(counted_at, now) - age),
         }
     }
 

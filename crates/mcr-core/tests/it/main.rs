@@ -69,7 +69,7 @@ impl Bench {
         let shared = Shared::new(&self.words);
         let matched = match forward(&self.table, (&mut self.fragments, shared), &frame, 1) {
             Verdict::Pass(pass) => return assert_eq!(pass.name(), expected.verdict, "{about}"),
-            Verdict::Drop(_, reason, _) => {
+            Verdict::Drop(_, reason, ..) => {
                 return assert_eq!(reason.name(), expected.verdict, "{about}");
             }
             Verdict::Match(matched) => matched,

@@ -179,10 +179,25 @@ enum pass {
 	PASS_NOT_OURS = 5,
 };
 
+/* Who sends to a rule: mcr-core's senders.rs, whose words these are. */
+#define SENDERS 4
+
+struct sender {
+	__u32 address[4];
+	__u64 packets;
+	__u64 seen; /* by bpf_ktime_get_coarse_ns */
+};
+
+struct senders {
+	__u64 latest; /* index of the sender of the latest packet */
+	struct sender places[SENDERS];
+};
+
 struct rule_stats {
 	struct volume received;
 	struct volume matched;
 	__u64 dropped[RULE_DROPS];
+	struct senders senders;
 };
 
 struct output_stats {
@@ -203,7 +218,11 @@ _Static_assert(sizeof(struct output) == 80, "output");
 _Static_assert(__builtin_offsetof(struct output, mac) == 64, "output.mac");
 _Static_assert(sizeof(struct rate) == 24, "rate");
 _Static_assert(sizeof(struct number) == 8, "number");
-_Static_assert(sizeof(struct rule_stats) == 56, "rule_stats");
+_Static_assert(sizeof(struct sender) == 32, "sender");
+_Static_assert(__builtin_offsetof(struct sender, packets) == 16, "sender.packets");
+_Static_assert(__builtin_offsetof(struct senders, places) == 8, "senders.places");
+_Static_assert(sizeof(struct rule_stats) == 192, "rule_stats");
+_Static_assert(__builtin_offsetof(struct rule_stats, senders) == 56, "rule_stats.senders");
 _Static_assert(sizeof(struct output_stats) == 112, "output_stats");
 _Static_assert(sizeof(struct pass_stats) == 40, "pass_stats");
 

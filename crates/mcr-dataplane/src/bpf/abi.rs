@@ -9,10 +9,11 @@ use mcr_core::forward::FlowKey;
 use mcr_core::link::IfIndex;
 use mcr_core::rate::MaxRate;
 use mcr_core::rule::{Dscp, Ttl};
+use mcr_core::senders;
 use mcr_core::verdict::{OutputDrop, Pass, RuleDrop};
 
 /// Changes with every change of `abi.h` or of the maps; names the folder of pins.
-pub(super) const LAYOUT: &str = "2";
+pub(super) const LAYOUT: &str = "3";
 
 const DSCP_KEEP: u8 = 0xff;
 const RATE_SHIFT: u32 = 31;
@@ -220,8 +221,11 @@ pub(super) fn node(first: u32, count: u32) -> u64 {
     u64::from(first) | u64::from(count) << NODE_COUNT_SHIFT
 }
 
-/// u64s of `struct rule_stats`: received, matched (packets and bytes each), dropped.
-pub(super) const RULE_STATS: usize = 4 + RuleDrop::ALL.len();
+/// u64s of `struct rule_stats` that are summed up over the CPUs: received, matched (packets and bytes
+/// each), dropped.
+pub(super) const RULE_SUMS: usize = 4 + RuleDrop::ALL.len();
+/// u64s of `struct rule_stats`: the sums, then the senders.
+pub(super) const RULE_STATS: usize = RULE_SUMS + senders::WORDS;
 /// u64s of `struct output_stats`: offered, forwarded, dropped.
 pub(super) const OUTPUT_STATS: usize = 4 + OutputDrop::ALL.len();
 /// `struct pass_stats`.
@@ -232,7 +236,8 @@ const _: () = assert!(size_of::<RawPrefix>() + size_of::<u32>() == 24);
 const _: () = assert!(size_of::<RawSource>() == 20 && size_of::<RawRange>() == 8);
 const _: () = assert!(size_of::<RawRate>() == 24 && size_of::<RawNumber>() == 8);
 const _: () = assert!(size_of::<RawOutput>() == 80 && offset_of!(RawOutput, mac) == 64);
-const _: () = assert!(RULE_STATS * 8 == 56 && OUTPUT_STATS * 8 == 112);
+const _: () = assert!(RULE_SUMS * 8 == 56 && RULE_STATS * 8 == 192 && OUTPUT_STATS * 8 == 112);
+const _: () = assert!(senders::WORDS * 8 == 8 + senders::SENDERS * 32);
 const _: () = assert!(size_of::<RawPass>() == 40);
 
 // SAFETY: RawKey is repr(C) of integers and arrays without padding (24 bytes, asserted above), so
@@ -279,5 +284,6 @@ mod tests {
         assert_eq!(number("RULE_DROPS".into()), Some(RuleDrop::ALL.len() as u32));
         assert_eq!(number("OUTPUT_DROPS".into()), Some(OutputDrop::ALL.len() as u32));
         assert_eq!(number("PASS_COUNTED".into()), Some(Pass::COUNTED.len() as u32));
+        assert!(header.contains(&format!("#define SENDERS {}\n", senders::SENDERS)));
     }
 }

@@ -228,6 +228,8 @@ static __always_inline int relay(struct __sk_buff *skb, __u32 header)
 		return NEXT;
 	add(&stats->received, &packet.volume);
 	reason = rule_drop(skb, &packet, rule, slot >> SLOT_RATE_SHIFT & 1);
+	if (reason < 0 || reason == RULE_RATE)
+		note_sender(&stats->senders, packet.headers.source, packet.volume.packets);
 	if (reason >= 0 && reason < RULE_DROPS) {
 		stats->dropped[reason] += packet.volume.packets;
 		return NEXT;

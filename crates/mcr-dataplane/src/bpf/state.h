@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * What is kept between packets: datagrams of which a first fragment was seen, identifications given
- * out, and when the next packet of a rule is due. mcr-core's forward/fragments.rs, shared.rs, rate.rs.
+ * out, when the next packet of a rule is due, and who has sent to it. mcr-core's
+ * forward/fragments.rs, shared.rs, rate.rs, senders.rs.
  */
 #ifndef MCR_STATE_H
 #define MCR_STATE_H
@@ -101,6 +102,49 @@ static __always_inline int is_too_fast(__u32 rule, const struct volume *volume)
 		rate->due = (due > now ? due : now) + time;
 	bpf_spin_unlock(&rate->lock);
 	return too_fast;
+}
+
+static __always_inline int is_from(const struct sender *sender, const __u32 *address)
+{
+	return sender->address[V4_WORD] == address[V4_WORD] &&
+	       sender->address[2] == address[2] && sender->address[1] == address[1] &&
+	       sender->address[0] == address[0];
+}
+
+/* The place of a sender that is not the latest, which it becomes. */
+static __always_inline struct sender *other_sender(struct senders *senders, const __u32 *address)
+{
+	__u64 latest = senders->latest, number, oldest_number = 0;
+	struct sender *sender, *oldest = NULL;
+
+#pragma clang loop unroll(full)
+	for (int i = 1; i < SENDERS; i++) {
+		number = (latest + i) % SENDERS;
+		sender = &senders->places[number];
+		if (is_from(sender, address)) {
+			senders->latest = number;
+			return sender;
+		}
+		if (!oldest || sender->seen < oldest->seen) {
+			oldest = sender;
+			oldest_number = number;
+		}
+	}
+	senders->latest = oldest_number;
+	oldest->packets = 0;
+	copy_address(oldest->address, address);
+	return oldest;
+}
+
+/* Most rules have one sender, and most packets come from the one that the last came from. */
+static __always_inline void note_sender(struct senders *senders, const __u32 *address, __u64 packets)
+{
+	struct sender *sender = &senders->places[senders->latest % SENDERS];
+
+	if (!is_from(sender, address))
+		sender = other_sender(senders, address);
+	sender->packets += packets;
+	sender->seen = bpf_ktime_get_coarse_ns();
 }
 
 #endif

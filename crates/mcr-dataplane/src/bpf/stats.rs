@@ -7,8 +7,9 @@ use aya::maps::{Map, MapData, PerCpuHashMap, PerCpuValues};
 use mcr_core::action::{Counters, OutputCounters, PlaneChange, RuleCounters, Volume};
 use mcr_core::link::IfIndex;
 use mcr_core::refusal::{Code, Refusal};
+use mcr_core::senders::{self, Senders};
 
-use super::abi::{OUTPUT_STATS, RULE_STATS, RawPass};
+use super::abi::{OUTPUT_STATS, RULE_STATS, RULE_SUMS, RawPass};
 use super::maps::{no_map, refused, typed};
 use super::tables::report;
 use crate::sys;
@@ -75,27 +76,16 @@ impl Stats {
 
     /// Reads all counters.
     pub(super) fn counters(&self, (rules, outputs): (u32, u32)) -> Result<Counters, Refusal> {
-        let mut counters = Counters::default();
         let fd = self.rule_stats.fd().as_fd();
-        for [received, received_bytes, matched, matched_bytes, dropped @ ..] in
-            self.read::<RULE_STATS>(fd, rules)?
-        {
-            counters.rules.push(RuleCounters {
-                received: Volume { packets: received, bytes: received_bytes },
-                matched: Volume { packets: matched, bytes: matched_bytes },
-                dropped,
-            });
-        }
+        let rules = self.read(fd, rules, RULE_STATS)?;
         let fd = self.output_stats.fd().as_fd();
-        for [offered, offered_bytes, forwarded, forwarded_bytes, dropped @ ..] in
-            self.read::<OUTPUT_STATS>(fd, outputs)?
-        {
-            counters.outputs.push(OutputCounters {
-                offered: Volume { packets: offered, bytes: offered_bytes },
-                forwarded: Volume { packets: forwarded, bytes: forwarded_bytes },
-                dropped,
-            });
-        }
+        let outputs = self.read(fd, outputs, OUTPUT_STATS)?;
+        let mut counters = Counters {
+            rules: rules.chunks_exact(RULE_STATS * self.cpus).map(rule).collect(),
+            outputs: outputs.chunks_exact(OUTPUT_STATS * self.cpus).map(output).collect(),
+            passed: Vec::new(),
+            now_ns: sys::monotonic_ns(),
+        };
         for (interface, values) in self.pass_stats.iter().flatten() {
             let mut sum = RawPass::default();
             for cpu in values.iter() {
@@ -106,28 +96,58 @@ impl Stats {
         Ok(counters)
     }
 
-    /// The first `count` elements of a per-CPU array, summed over the CPUs.
-    fn read<const WORDS: usize>(
+    /// The first `count` elements of a per-CPU array, each of so many words for each CPU.
+    fn read(
         &self,
         map: std::os::fd::BorrowedFd<'_>,
         count: u32,
-    ) -> Result<Vec<[u64; WORDS]>, Refusal> {
+        words: usize,
+    ) -> Result<Vec<u64>, Refusal> {
         if count == 0 {
             return Ok(Vec::new());
         }
         let mut keys = vec![0; count as usize];
-        let mut values = vec![0; count as usize * WORDS * self.cpus];
-        sys::lookup_batch(map, &mut keys, &mut values, WORDS * self.cpus)
+        let mut values = vec![0; count as usize * words * self.cpus];
+        sys::lookup_batch(map, &mut keys, &mut values, words * self.cpus)
             .map_err(|e| refused("stats", &e))?;
-        let sum = |element: &[u64]| {
-            let mut sum = [0; WORDS];
-            for cpu in element.chunks_exact(WORDS) {
-                sum.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
-            }
-            sum
-        };
-        Ok(values.chunks_exact(WORDS * self.cpus).map(sum).collect())
+        Ok(values)
     }
+}
+
+/// A rule, of what each CPU has counted.
+fn rule(element: &[u64]) -> RuleCounters {
+    let [received, received_bytes, matched, matched_bytes, dropped @ ..] =
+        sum::<RULE_SUMS>(element, RULE_STATS);
+    let senders = |cpu: &[u64]| {
+        let words = cpu[RULE_SUMS..].try_into().unwrap_or([0; senders::WORDS]);
+        senders::senders(words)
+    };
+    RuleCounters {
+        received: Volume { packets: received, bytes: received_bytes },
+        matched: Volume { packets: matched, bytes: matched_bytes },
+        dropped,
+        senders: Senders::merge(element.chunks_exact(RULE_STATS).flat_map(senders)),
+    }
+}
+
+/// Likewise an output.
+fn output(element: &[u64]) -> OutputCounters {
+    let [offered, offered_bytes, forwarded, forwarded_bytes, dropped @ ..] =
+        sum::<OUTPUT_STATS>(element, OUTPUT_STATS);
+    OutputCounters {
+        offered: Volume { packets: offered, bytes: offered_bytes },
+        forwarded: Volume { packets: forwarded, bytes: forwarded_bytes },
+        dropped,
+    }
+}
+
+/// The first words of each CPU's, of `words` in all, summed up.
+fn sum<const SUMS: usize>(element: &[u64], words: usize) -> [u64; SUMS] {
+    let mut sum = [0; SUMS];
+    for cpu in element.chunks_exact(words) {
+        sum.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
+    }
+    sum
 }
 
 fn per_cpu_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, Refusal> {

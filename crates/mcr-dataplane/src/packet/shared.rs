@@ -7,18 +7,21 @@
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcr_core::action::{OutputCounters, OutputId, RuleCounters, RuleId, Volume};
 use mcr_core::forward::Shared;
+use mcr_core::senders::{self, Sender};
 use mcr_core::verdict::{OutputDrop, Pass, RuleDrop};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 
 const WORD: usize = size_of::<u64>();
-/// Words of a rule: received, matched (packets and bytes of each), dropped by reason.
-const RULE_WORDS: usize = 4 + RuleDrop::ALL.len();
+/// Words of a rule: received, matched (packets and bytes of each), dropped by reason; its senders.
+const RULE_WORDS: usize = RULE_SUMS + senders::WORDS;
+const RULE_SUMS: usize = 4 + RuleDrop::ALL.len();
 /// Words of an output: offered, forwarded, dropped by reason.
 const OUTPUT_WORDS: usize = 4 + OutputDrop::ALL.len();
 
@@ -136,6 +139,17 @@ impl CounterMemory {
         }
     }
 
+    /// Who sent a packet of a rule, at `now` by `CLOCK_MONOTONIC`.
+    pub(crate) fn sent_by(&self, id: RuleId, source: IpAddr, packets: u64, now: u64) {
+        if let Some(table) = self.senders(id) {
+            table.note(source, packets, now);
+        }
+    }
+
+    fn senders(&self, id: RuleId) -> Option<senders::Table<'_>> {
+        self.rule(id)[RULE_SUMS..].try_into().ok().map(senders::Table::new)
+    }
+
     pub(crate) fn clear_rule(&self, id: RuleId) {
         self.rule(id).iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
@@ -144,14 +158,19 @@ impl CounterMemory {
         self.output(id).iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
-    /// Adds what is counted for a rule to `sum`.
+    /// Adds what is counted for a rule to `sum`, but for its senders.
     pub(crate) fn add_rule(&self, id: RuleId, sum: &mut RuleCounters) {
         let words = self.rule(id);
         sum.received += volume(&words[..2]);
         sum.matched += volume(&words[2..4]);
-        for (sum, word) in sum.dropped.iter_mut().zip(&words[4..]) {
+        for (sum, word) in sum.dropped.iter_mut().zip(&words[4..RULE_SUMS]) {
             *sum += read(word);
         }
+    }
+
+    /// Who this worker has seen sending to a rule.
+    pub(crate) fn senders_of(&self, id: RuleId) -> impl Iterator<Item = Sender> {
+        self.senders(id).into_iter().flat_map(senders::Table::senders)
     }
 
     /// Adds what is counted for an output to `sum`.

@@ -16,6 +16,7 @@ use mcr_core::forward::{
     ForwardTable, Fragments, Frame, HEADERS_MAX, PacketType, Shared, Verdict, forward,
 };
 use mcr_core::link::{IfIndex, Mac};
+use mcr_core::senders::Senders;
 use mcr_core::vectors::{INTERFACES, Vector};
 use mcr_core::verdict::{OutputDrop, Pass};
 use mcr_core::wire::checksum;
@@ -152,7 +153,14 @@ fn counters_agree(plane: &mut TestPlane, model: &Model, kind: Kind) {
         last.all(|output| output.offered.packets == u64::from(FRAMES))
     });
     for (n, (is, shall)) in counters.rules.iter().zip(&model.rules).enumerate() {
-        assert_eq!(is, shall, "{kind:?}, rule {n}");
+        let senders: BTreeMap<_, _> = is.senders.iter().map(|s| (s.address, s.packets)).collect();
+        assert_eq!(
+            Some(&senders),
+            model.senders.get(&n).or(Some(&BTreeMap::new())),
+            "{kind:?}, rule {n}"
+        );
+        let is = RuleCounters { senders: Senders::default(), ..*is };
+        assert_eq!(is, *shall, "{kind:?}, rule {n}");
     }
     for (n, (is, shall)) in counters.outputs.iter().zip(&model.outputs).enumerate() {
         assert_eq!(is, shall, "{kind:?}, output {n}");
@@ -174,6 +182,8 @@ struct Model {
     fragments: Fragments,
     words: Vec<AtomicU64>,
     rules: Vec<RuleCounters>,
+    /// Packets of each sender, by rule. There are not more than a plane remembers.
+    senders: BTreeMap<usize, BTreeMap<IpAddr, u64>>,
     outputs: Vec<OutputCounters>,
     passed: [u64; Pass::COUNTED.len()],
     /// From the identification that the specification gave a fragmented datagram to the plane's.
@@ -194,6 +204,7 @@ impl Model {
             words: (0..Shared::words(64)).map(|_| AtomicU64::new(0)).collect(),
             rules: vec![RuleCounters::default(); change.fresh_rules.len()],
             outputs: vec![OutputCounters::default(); change.fresh_outputs.len()],
+            senders: BTreeMap::new(),
             passed: Default::default(),
             identifications: BTreeMap::new(),
         }
@@ -217,7 +228,7 @@ impl Model {
         let mut leaves: [Vec<Vec<u8>>; 3] = Default::default();
         let found = match forward(&self.table, (&mut self.fragments, shared), &frame, 1) {
             Verdict::Match(found) => found,
-            Verdict::Drop(rule, reason, volume) => {
+            Verdict::Drop(rule, reason, volume, _) => {
                 let counters = &mut self.rules[rule.id.0 as usize];
                 counters.received += volume;
                 counters.dropped[reason as usize] += volume.packets;
@@ -234,6 +245,8 @@ impl Model {
         let counters = &mut self.rules[found.rule.id.0 as usize];
         counters.received += found.volume;
         counters.matched += found.volume;
+        let senders = self.senders.entry(found.rule.id.0 as usize).or_default();
+        *senders.entry(found.source).or_default() += found.volume.packets;
         for output in &found.rule.outputs {
             let counters = &mut self.outputs[output.id.0 as usize];
             counters.offered += found.volume;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use mcr_core::api::{OutputStats, RuleStats, Stats};
+use mcr_core::api::{OutputStats, RuleStats, SenderStats, Stats};
 use mcr_core::flow::Destination;
 use mcr_core::verdict::{OutputDrop, RuleDrop};
 
@@ -34,6 +34,9 @@ pub(crate) fn stats(stats: &Stats) -> String {
         if let Some(reason) = reason {
             table.note(format!("  {reason}"));
         }
+        if stats.rules.len() == 1 && !rule.senders.is_empty() {
+            table.note(format!("  {}", senders(&rule.senders)));
+        }
         for output in outputs {
             let (offered, forwarded) = (output.offered.packets, output.forwarded.packets);
             table.row([
@@ -57,6 +60,12 @@ pub(crate) fn stats(stats: &Stats) -> String {
         let _ = writeln!(text, "{note}");
     }
     text
+}
+
+/// `senders 10.0.0.1 (1000), 10.0.0.3 (7)`, the latest first.
+fn senders(senders: &[SenderStats]) -> String {
+    let one = |sender: &SenderStats| format!("{} ({})", sender.address, sender.packets);
+    format!("senders {}", senders.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 /// A line for each reason that appears.

@@ -63,7 +63,9 @@ fn two_counted() -> Stats {
         {"name": "camera-1", "state": "forwarding", "since": "2026-01-01T00:00:00Z",
          "last_packet": "2026-01-01T00:00:08Z", "received": count(2_000_000),
          "matched": count(1_999_000), "dropped": {"own": 900, "from-the-future": 100},
-         "rate": {"packets": 2000, "bits": 16_384_000}, "outputs": outputs},
+         "rate": {"packets": 2000, "bits": 16_384_000}, "outputs": outputs,
+         "senders": [{"address": "10.0.0.1", "packets": 1_999_000, "last_seen": "2026-01-01T00:00:08Z"},
+            {"address": "10.0.0.3", "packets": 100, "last_seen": "2026-01-01T00:00:03Z"}]},
         {"name": "239.1.1.2:5000@eth9", "state": "failed", "reason": "no more memberships",
          "since": "2026-01-01T00:00:00Z", "received": count(0), "matched": count(0), "dropped": {},
          "rate": {"packets": 0, "bits": 0},
@@ -113,6 +115,21 @@ fn counters_without_drops() {
     assert_snapshot!(stats(&counted));
     counted.rules.clear();
     assert_eq!(stats(&counted), "no rules\n");
+}
+
+#[test]
+fn the_counters_of_one_rule_with_its_senders() {
+    let mut counted = two_counted();
+    counted.rules.truncate(1);
+    assert_snapshot!(stats(&counted));
+}
+
+#[test]
+fn the_status_with_losses() {
+    let mut value = running();
+    value["interfaces"][0]["lost_before"] = json!({"nic-missed": 5, "ring": 3, "of-later": 1});
+    value["softnet_dropped"] = json!(12);
+    assert_snapshot!(status(&read::<Status>(value)));
 }
 
 #[test]

@@ -21,16 +21,20 @@ impl<P: DataPlane> Daemon<P> {
         Ok(Stats { time: time(SystemTime::now()), boot_id, rules })
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&mut self) -> Status {
         let description = self.plane.describe();
         let limits = self.relay.limits();
+        let counts = self.losses.look(self.relay.input_indexes());
+        let workers = self.plane.worker_status();
         let interface = |(name, index, groups): (&InterfaceName, _, _)| {
             let IfIndex(number) = index;
+            let here = (index, name.as_str());
             InterfaceStatus {
                 name: name.to_string(),
                 index: number,
                 groups,
                 passed: self.relay.passed(index),
+                lost_before: self.losses.of(here, counts.get(&index), &workers),
             }
         };
         Status {
@@ -49,8 +53,9 @@ impl<P: DataPlane> Daemon<P> {
             outputs_max: limits.outputs,
             membership_sockets: self.memberships.sockets(),
             interfaces: self.relay.inputs().map(interface).collect(),
+            softnet_dropped: self.losses.softnet(),
             program: self.plane.cost(),
-            workers: self.plane.worker_status(),
+            workers,
         }
     }
 }

@@ -237,7 +237,7 @@ impl World {
                     assert!(self.asked.contains(&id));
                     assert!(self.replies.insert(id, result).is_none(), "two replies to {id:?}");
                 }
-                Action::Note(_) | Action::SaveRuntime => {}
+                Action::Note(_) | Action::SecondSender(_) | Action::SaveRuntime => {}
             }
         }
         let left: BTreeSet<Claim> = self.did.iter().flat_map(leaves).collect();
@@ -351,6 +351,7 @@ impl World {
             | Action::Leave(_)
             | Action::Resolve(_)
             | Action::Note(_)
+            | Action::SecondSender(_)
             | Action::Reply(..)
             | Action::SaveRuntime => None,
         });
@@ -376,6 +377,7 @@ impl World {
             | Action::Apply(_)
             | Action::Leave(_)
             | Action::Resolve(_)
+            | Action::SecondSender(_)
             | Action::Reply(..)
             | Action::SaveRuntime => None,
         });

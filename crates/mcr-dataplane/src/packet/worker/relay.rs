@@ -73,12 +73,16 @@ impl Relay {
         let kept = (&mut self.fragments, shared);
         let found = match forward(&self.table, kept, &frame, self.now_ns) {
             Verdict::Pass(reason) => return place.add_passed(reason),
-            Verdict::Drop(rule, reason, volume) => {
+            Verdict::Drop(rule, reason, volume, sender) => {
+                if let Some(sender) = sender {
+                    self.counters.sent_by(rule.id, sender, volume.packets, self.now_ns);
+                }
                 return self.counters.rule_dropped(rule.id, reason, volume);
             }
             Verdict::Match(found) => found,
         };
         self.counters.matched(found.rule.id, found.volume);
+        self.counters.sent_by(found.rule.id, found.source, found.volume.packets, self.now_ns);
         for output in &found.rule.outputs {
             let Some(queue) = self.queues.get_mut(&output.interface) else {
                 let reason = output.absent.unwrap_or(OutputDrop::InterfaceGone);
