@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mcr_core::api::{RuleStats, RuleView, Status};
 
 use super::keys::Key;
-use super::reply::{Further, Look, Lost};
+use super::reply::{Found, Look, lost_before};
 use super::row::Row;
 use super::sort::Sort;
 
@@ -18,8 +18,7 @@ pub(crate) struct Model {
     pub(crate) status: Status,
     /// The time of the last look, on the clock of `mcrd`.
     pub(crate) time: String,
-    pub(crate) lost: Lost,
-    /// How fast that grows, per second.
+    /// Packets a second that are lost before MCR could see them.
     pub(crate) lost_pace: f64,
     rows: Vec<Row>,
     views: HashMap<String, RuleView>,
@@ -73,7 +72,6 @@ impl Model {
         let mut model = Self {
             status: look.status.clone(),
             time: String::new(),
-            lost: look.lost.clone(),
             lost_pace: 0.0,
             rows: Vec::new(),
             views: HashMap::new(),
@@ -98,10 +96,11 @@ impl Model {
     }
 
     pub(crate) fn handle_look(&mut self, look: Look, now: Instant) {
-        let Look { stats, status, further, lost, rules } = look;
+        let Look { stats, status, found, rules } = look;
         let seconds = now.saturating_duration_since(self.looked).as_secs_f64();
         let goes_on = stats.boot_id == self.status.boot_id;
-        let grown = lost.sum().checked_sub(self.lost.sum()).filter(|_| goes_on && seconds > 0.0);
+        let grown = lost_before(&status).checked_sub(lost_before(&self.status));
+        let grown = grown.filter(|_| goes_on && seconds > 0.0);
         self.lost_pace = grown.map(|grown| grown as f64 / seconds).unwrap_or_default();
 
         let before = std::mem::take(&mut self.rows).into_iter();
@@ -109,12 +108,12 @@ impl Model {
             before.map(|row| (row.stats.name.clone(), row)).collect();
         // Seconds that are 0 say that the counters do not go on.
         let seconds = if goes_on { seconds } else { 0.0 };
-        let further = further.into_iter().chain(std::iter::repeat_with(Further::default));
-        let row = |(stats, further): (RuleStats, Further)| {
+        let found = found.into_iter().chain(std::iter::repeat_with(Found::default));
+        let row = |(stats, found): (RuleStats, Found)| {
             let before = before.remove(&stats.name).map(|row| (row, seconds));
-            Row::new(stats, further, before)
+            Row::new(stats, found, before)
         };
-        self.rows = stats.rules.into_iter().zip(further).map(row).collect();
+        self.rows = stats.rules.into_iter().zip(found).map(row).collect();
         if let Some(rules) = rules {
             self.generation = Some(rules.generation);
             let views = rules.rules.into_iter().map(|view| (view.name.clone(), view));
@@ -125,7 +124,7 @@ impl Model {
             [row.stats.name.len(), input, row.first_output().len()]
         });
         self.longest = lengths.fold([0; 3], |[a, b, c], [d, e, f]| [a.max(d), b.max(e), c.max(f)]);
-        (self.status, self.time, self.lost) = (status, stats.time, lost);
+        (self.status, self.time) = (status, stats.time);
         (self.looked, self.now, self.asked, self.trouble) = (now, now, None, None);
         self.arrange();
     }

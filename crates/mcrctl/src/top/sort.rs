@@ -12,15 +12,15 @@ pub(crate) enum Sort {
     State,
     Packets,
     Bits,
-    /// By what is dropped now, then by what has been.
-    Drops,
+    /// By what goes missing now, then by what has.
+    Missing,
     /// The longest silence first, and first of all those that have never seen a packet.
     Last,
 }
 
 impl Sort {
     pub(crate) const ALL: [Self; 6] =
-        [Self::Name, Self::State, Self::Packets, Self::Bits, Self::Drops, Self::Last];
+        [Self::Name, Self::State, Self::Packets, Self::Bits, Self::Missing, Self::Last];
 
     pub(crate) fn next(self) -> Self {
         self.step(1)
@@ -42,9 +42,9 @@ impl Sort {
             Self::State => urgency(&a.stats.state).cmp(&urgency(&b.stats.state)),
             Self::Packets => b.pace.packets.total_cmp(&a.pace.packets),
             Self::Bits => b.pace.bits.total_cmp(&a.pace.bits),
-            Self::Drops => {
-                let now = b.pace.dropped.total_cmp(&a.pace.dropped);
-                now.then(b.dropped.cmp(&a.dropped))
+            Self::Missing => {
+                let now = b.pace.missing.total_cmp(&a.pace.missing);
+                now.then(b.missing.cmp(&a.missing))
             }
             // RFC 3339 in UTC sorts as text.
             Self::Last => a.stats.last_packet.cmp(&b.stats.last_packet),

@@ -25,16 +25,16 @@ fn paces_are_what_came_between_two_looks() {
     assert_eq!(fed.model.total(), (250.0, 2_000_000.0));
     let row = &fed.model.rows()[0];
     let output = row.output_pace(&row.stats.outputs[0]).unwrap();
-    assert_eq!((output.packets, output.bits, output.dropped), (250.0, 2_000_000.0, 0.0));
+    assert_eq!((output.packets, output.bits, output.missing), (250.0, 2_000_000.0, 0.0));
 
     fed.world.rule(0)["outputs"][0]["dropped"] = serde_json::json!({"mtu": 10, "no-route": 3});
     fed.look();
-    assert_eq!(pace(&fed, 0).dropped, 13.0);
-    assert_eq!(fed.model.rows()[0].main_drop(), Some(("mtu", 10, 10.0, 1)));
+    assert_eq!(pace(&fed, 0).missing, 13.0);
+    assert_eq!(fed.model.rows()[0].main_reason(), Some(("mtu", 10, 10.0, 1)));
     // Later it is another reason, though it has less in all.
     fed.world.rule(0)["outputs"][0]["dropped"] = serde_json::json!({"mtu": 10, "no-route": 5});
     fed.look();
-    assert_eq!(fed.model.rows()[0].main_drop(), Some(("no-route", 5, 2.0, 1)));
+    assert_eq!(fed.model.rows()[0].main_reason(), Some(("no-route", 5, 2.0, 1)));
 }
 
 #[test]
@@ -61,24 +61,25 @@ fn counters_that_start_anew_are_no_pace() {
 }
 
 #[test]
-fn what_was_lost_before_is_summed_by_place() {
+fn what_is_lost_before_is_no_drop_but_is_missing() {
     let mut world = World::of_many(1);
     world.status["softnet_dropped"] = serde_json::json!(5);
-    world.status["interfaces"][0]["lost_before"] = serde_json::json!({"nic": 7, "missed": 0});
-    let ring = serde_json::json!({"interface": "eth0", "receive": "frame", "slots": 1,
-        "slot_bytes": 1, "bytes": 1, "copy_buffer": 1, "dropped": 2});
-    let worker = serde_json::json!({"worker": 1, "state": "running", "since": "", "cpu": 0,
-        "restarts": 0, "rings": [ring], "send_buffers": []});
-    world.status["workers"] = serde_json::json!([worker, worker]);
+    world.status["interfaces"][0]["lost_before"] = serde_json::json!({"nic-missed": 7});
+    world.rule(0)["inspect"] = serde_json::json!({"as": "rtp+ts", "rtp": {"lost": 2},
+        "ts": {"continuity_errors": 0}});
     let mut fed = Fed::new(world);
-    let lost = &fed.model.lost;
-    assert_eq!(lost.softnet, 5);
-    assert_eq!(lost.interfaces["eth0"], [("nic".into(), 7), ("ring".into(), 4)].into());
-    assert!(lost.interfaces["eth0.10"].is_empty());
-    assert_eq!((lost.sum(), fed.model.lost_pace), (16, 0.0));
+    assert_eq!(fed.model.lost_pace, 0.0);
+    assert_eq!(fed.model.rows()[0].main_reason(), Some(("rtp-lost", 2, 0.0, 0)));
     fed.world.status["softnet_dropped"] = serde_json::json!(8);
+    fed.world.rule(0)["inspect"]["ts"]["continuity_errors"] = serde_json::json!(4);
     fed.look();
     assert_eq!(fed.model.lost_pace, 3.0);
+    let row = &fed.model.rows()[0];
+    assert_eq!((row.main_reason(), row.missing), (Some(("ts-errors", 4, 4.0, 1)), 6));
+    // What comes late is not lost any more.
+    fed.world.rule(0)["inspect"]["rtp"]["lost"] = serde_json::json!(1);
+    fed.look();
+    assert_eq!(fed.model.rows()[0].main_reason(), Some(("ts-errors", 4, 0.0, 1)));
 }
 
 #[test]
@@ -95,7 +96,10 @@ fn each_column_sorts_and_equals_stay_in_their_order() {
             [long, "camera-1", "six", "239.1.1.4:5000@eth0", "later", "off", "refused"],
         ),
         (Sort::Bits, [long, "camera-1", "six", "239.1.1.4:5000@eth0", "later", "off", "refused"]),
-        (Sort::Drops, [long, "camera-1", "six", "239.1.1.4:5000@eth0", "later", "off", "refused"]),
+        (
+            Sort::Missing,
+            [long, "camera-1", "six", "239.1.1.4:5000@eth0", "later", "off", "refused"],
+        ),
         (Sort::Last, ["239.1.1.4:5000@eth0", "later", "off", "refused", "camera-1", long, "six"]),
     ];
     for (column, order) in orders {

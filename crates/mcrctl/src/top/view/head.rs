@@ -5,6 +5,7 @@ use ratatui::text::{Line, Span, Text};
 
 use super::super::ink::Ink;
 use super::super::model::Model;
+use super::super::reply::lost_before;
 use super::super::text::{clock, cut, grouped, si};
 
 pub(super) fn lines(model: &Model, width: usize, ink: Ink) -> Text<'static> {
@@ -67,19 +68,20 @@ fn inputs(model: &Model, width: usize, ink: Ink) -> Line<'static> {
         let text = format!("no answer for {} s: {}", silent.as_secs(), ink.plain(why));
         return Line::styled(cut(&text, width, ink), ink.bad());
     }
-    let lost = &model.lost;
-    let interfaces: Vec<&str> = lost.interfaces.keys().map(String::as_str).collect();
-    if lost.sum() == 0 {
-        let text = match interfaces.as_slice() {
+    let interfaces = &model.status.interfaces;
+    if lost_before(&model.status) == 0 {
+        let names: Vec<&str> = interfaces.iter().map(|input| input.name.as_str()).collect();
+        let text = match names.as_slice() {
             [] => "no inputs".to_owned(),
             names => format!("inputs: {}; nothing lost before MCR", names.join(", ")),
         };
         return Line::styled(cut(&text, width, ink), ink.dim());
     }
-    let softnet = Dropped::from([("softnet".to_owned(), lost.softnet)]);
-    let places = lost.interfaces.iter().map(|(name, reasons)| (name.as_str(), reasons));
-    let places = places.chain([("host", &softnet)]);
+    let softnet = model.status.softnet_dropped.unwrap_or_default();
+    let softnet = Dropped::from([("softnet".to_owned(), softnet)]);
+    let places = interfaces.iter().map(|input| (input.name.as_str(), &input.lost_before));
     let parts: Vec<String> = places
+        .chain([("host", &softnet)])
         .filter(|(_, reasons)| reasons.values().any(|count| *count > 0))
         .map(|(name, reasons)| format!("{name} {}", reason_list(reasons)))
         .collect();
@@ -89,8 +91,8 @@ fn inputs(model: &Model, width: usize, ink: Ink) -> Line<'static> {
     Line::styled(cut(&text, width, ink), ink.warning())
 }
 
-/// `nic=12 ring=1 234`.
-pub(super) fn reason_list(reasons: &Dropped) -> String {
+/// `nic-missed=12 ring=1 234`.
+fn reason_list(reasons: &Dropped) -> String {
     let present = reasons.iter().filter(|(_, count)| **count > 0);
     let parts: Vec<String> =
         present.map(|(reason, count)| format!("{reason}={}", grouped(*count))).collect();

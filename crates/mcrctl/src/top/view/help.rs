@@ -11,7 +11,7 @@ pub(super) fn lines(ink: Ink) -> Vec<Line<'static>> {
     KEYS.iter().map(line).collect()
 }
 
-const KEYS: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 20] = [
     ("Up Down, k j", "one rule up or down"),
     ("PgUp PgDn, Home End", "a page up or down, the first, the last"),
     ("Enter", "all about one rule; Esc goes back"),
@@ -25,9 +25,11 @@ const KEYS: [(&str, &str); 18] = [
     ("", ""),
     ("PACKETS/S, BITS/S", "what arrives for the rule, UDP payload; the graph: its"),
     ("", "packets/s at the last looks, up to the highest of them"),
-    ("DROPPED", "the main reason: packets since the rule exists, and how"),
-    ("", "many a second now; (+N): there are N other reasons"),
+    ("LOSS/DROPS", "the main reason: packets since the rule exists, and how"),
+    ("", "many a second now; (+N): there are N other reasons;"),
+    ("", "rtp-lost, ts-errors: came so, of a rule that is inspected"),
     ("LAST", "how long ago the last packet came"),
-    ("lost before MCR", "by the card and its driver; softnet: by the host, for want"),
-    ("", "of CPU; ring: for want of room in the packet plane's rings"),
+    ("lost before MCR", "nic: by the card and its driver; ring: for want of room in"),
+    ("", "rings of the packet plane; softnet: of the host, for want"),
+    ("", "of CPU. All traffic counts; a page of a rule says more"),
 ];

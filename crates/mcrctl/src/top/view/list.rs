@@ -60,7 +60,7 @@ struct Columns {
     name: usize,
     bits: usize,
     graph: usize,
-    dropped: usize,
+    missing: usize,
     last: usize,
     input: usize,
     output: usize,
@@ -78,7 +78,7 @@ impl Columns {
             }
         };
         take(&mut columns.bits, BITS);
-        take(&mut columns.dropped, DROPPED);
+        take(&mut columns.missing, MISSING);
         take(&mut columns.last, LAST);
         take(&mut columns.graph, GRAPH);
         if width >= WIDE {
@@ -92,13 +92,13 @@ impl Columns {
         columns
     }
 
-    /// Gives what is left, a character at a time, to those that need more; the rest to the drops.
+    /// Gives what is left, a character at a time, to those that need more; the rest to what is missing.
     fn share(&mut self, [name, input, output]: [usize; 3], mut left: usize) {
         let mut needs = [
             (&mut self.name, name),
             (&mut self.input, input),
             (&mut self.output, output),
-            (&mut self.dropped, DROPPED_IN_FULL),
+            (&mut self.missing, MISSING_IN_FULL),
         ];
         let needs = &mut needs;
         loop {
@@ -113,8 +113,8 @@ impl Columns {
                 break;
             }
         }
-        if self.dropped > 0 {
-            self.dropped += left;
+        if self.missing > 0 {
+            self.missing += left;
         }
     }
 
@@ -131,7 +131,7 @@ impl Columns {
             Some(right(&sorted("PACKETS/S", Sort::Packets), NUMBER)),
             (self.bits > 0).then(|| right(&sorted("BITS/S", Sort::Bits), self.bits)),
             (self.graph > 0).then(|| left("", self.graph)),
-            (self.dropped > 0).then(|| left(&sorted("DROPPED", Sort::Drops), self.dropped)),
+            (self.missing > 0).then(|| left(&sorted("LOSS/DROPS", Sort::Missing), self.missing)),
             (self.last > 0).then(|| right(&sorted("LAST", Sort::Last), self.last)),
         ];
         let cells: Vec<String> = cells.into_iter().flatten().collect();
@@ -154,7 +154,7 @@ impl Columns {
         add(self.bits, Span::raw(right(&si(row.pace.bits), self.bits)));
         // Where nothing comes, why is worth more than how much.
         if let Some(reason) = stats.reason.as_ref().filter(|_| row.pace.packets == 0.0) {
-            let widths = [self.graph, self.dropped, self.last];
+            let widths = [self.graph, self.missing, self.last];
             let gaps = widths.iter().filter(|width| **width > 0).count().saturating_sub(1);
             let width = widths.iter().sum::<usize>() + gaps;
             add(width, Span::styled(text(reason, width), ink.state(&stats.state)));
@@ -163,16 +163,16 @@ impl Columns {
         let values = row.history.last(self.graph);
         let drawn = graph(values, (self.graph, 1), ink).concat();
         add(self.graph, Span::styled(drawn, ink.graph()));
-        let dropping = if row.pace.dropped > 0.0 { ink.warning() } else { Default::default() };
-        add(self.dropped, Span::styled(text(&main_drop(row), self.dropped), dropping));
+        let style = if row.pace.missing > 0.0 { ink.warning() } else { Default::default() };
+        add(self.missing, Span::styled(text(&main_reason(row), self.missing), style));
         add(self.last, Span::raw(right(&last(model, row), self.last)));
         Line::from(spans)
     }
 }
 
 /// `mtu=12`, `mtu=1.23k 30/s (+1)`, or `-`.
-fn main_drop(row: &Row) -> String {
-    let Some((reason, count, pace, others)) = row.main_drop() else { return "-".into() };
+fn main_reason(row: &Row) -> String {
+    let Some((reason, count, pace, others)) = row.main_reason() else { return "-".into() };
     let compact = |value: f64| si(value).replace(' ', "");
     let mut text = format!("{reason}={}", compact(count as f64));
     if pace > 0.0 {
@@ -208,9 +208,9 @@ const STATE: usize = 10;
 /// A number, or its heading with a mark.
 const NUMBER: usize = 10;
 const BITS: usize = 7;
-const DROPPED: usize = 14;
+const MISSING: usize = 14;
 /// `no-neighbour=1.23M 1.23M/s (+1)` is longer, and rare.
-const DROPPED_IN_FULL: usize = 26;
+const MISSING_IN_FULL: usize = 26;
 const LAST: usize = 5;
 const GRAPH: usize = 10;
 /// A look a second for a minute.

@@ -1,7 +1,8 @@
 //! The page of one rule: everything that is known about it.
 
-use mcr_core::api::{Dropped, OutputStats, RuleStats};
+use mcr_core::api::{Dropped, OutputStats, RuleStats, SenderStats};
 use mcr_core::flow::{Destination, Input};
+use mcr_core::loss::Loss;
 use mcr_core::verdict::{OutputDrop, RuleDrop};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -9,7 +10,6 @@ use serde_json::Value;
 
 use super::super::ink::Ink;
 use super::super::model::Model;
-use super::super::reply::Sender;
 use super::super::row::{Pace, Row};
 use super::super::text::{age, between, graph, grouped, si, wrapped};
 use super::{head, list};
@@ -39,17 +39,12 @@ impl Page {
         self.about(model, row);
         self.count("received", stats.received.packets, stats.received.bytes, Some(row.pace));
         self.count("matched", stats.matched.packets, stats.matched.bytes, None);
-        let of_rules = |reason: &str| {
-            let known = RuleDrop::ALL.into_iter().find(|drop| drop.name() == reason);
-            known.map(RuleDrop::help)
-        };
-        self.dropped(&stats.dropped, of_rules);
+        let rule = |reason: &str| RuleDrop::ALL.into_iter().find(|drop| drop.name() == reason);
+        self.reasons("dropped", &stats.dropped, |reason| rule(reason).map(RuleDrop::help));
         self.text("last", &last_packet(model, row), Style::new());
-        self.senders(model, &row.further.senders);
-        if let Some(found) = &row.further.inspect {
-            for line in figures(found) {
-                self.text("inspect", &line, Style::new());
-            }
+        self.senders(model, &stats.senders);
+        for line in figures(&row.found.inspect) {
+            self.text("inspected", &line, Style::new());
         }
         self.lines.push(Line::default());
         self.graph(row);
@@ -83,11 +78,11 @@ impl Page {
         let from = if sources.is_empty() { sources } else { format!("  from {sources}") };
         let of = &view.origin;
         self.text("input", &format!("{}{from}  ({of})", view.rule.input), Style::new());
-        let interface = view.rule.input.parse::<Input>().ok().map(|input| input.interface);
-        let lost = interface.and_then(|name| model.lost.interfaces.get(name.as_str()));
-        if let Some(lost) = lost.filter(|reasons| !reasons.is_empty()) {
-            let text = format!("lost before MCR on its interface: {}", head::reason_list(lost));
-            self.text("", &text, ink.warning());
+        let Ok(Input { interface, .. }) = view.rule.input.parse::<Input>() else { return };
+        let mut inputs = model.status.interfaces.iter();
+        if let Some(input) = inputs.find(|input| input.name == interface.as_str()) {
+            let loss = |reason: &str| Loss::ALL.into_iter().find(|loss| loss.name() == reason);
+            self.reasons("lost", &input.lost_before, |reason| loss(reason).map(Loss::help));
         }
     }
 
@@ -109,13 +104,10 @@ impl Page {
         let pace = row.output_pace(output);
         self.count("offered", output.offered.packets, output.offered.bytes, None);
         self.count("forwarded", output.forwarded.packets, output.forwarded.bytes, pace);
-        let of_outputs = |reason: &str| {
-            let known = OutputDrop::ALL.into_iter().find(|drop| drop.name() == reason);
-            known.map(OutputDrop::help)
-        };
-        self.dropped(&output.dropped, of_outputs);
-        if let Some(pace) = pace.filter(|pace| pace.dropped > 0.0) {
-            self.text("", &format!("{} dropped a second", si(pace.dropped)), ink.warning());
+        let drop = |reason: &str| OutputDrop::ALL.into_iter().find(|drop| drop.name() == reason);
+        self.reasons("dropped", &output.dropped, |reason| drop(reason).map(OutputDrop::help));
+        if let Some(pace) = pace.filter(|pace| pace.missing > 0.0) {
+            self.text("", &format!("{} dropped a second", si(pace.missing)), ink.warning());
         }
         if output.interface_dropped > 0 {
             let to = output.to.parse::<Destination>().ok().and_then(|to| to.interface);
@@ -136,25 +128,30 @@ impl Page {
     }
 
     /// A line for each reason, and what it means.
-    fn dropped(&mut self, dropped: &Dropped, help: impl Fn(&str) -> Option<&'static str>) {
+    fn reasons(
+        &mut self,
+        label: &str,
+        reasons: &Dropped,
+        help: impl Fn(&str) -> Option<&'static str>,
+    ) {
         let ink = self.ink;
-        let present: Vec<_> = dropped.iter().filter(|(_, count)| **count > 0).collect();
-        if present.is_empty() {
-            self.lines.push(Line::styled(format!("{:<LABEL$}{:>15}", "dropped", 0), ink.dim()));
+        let mut present = reasons.iter().filter(|(_, count)| **count > 0).peekable();
+        let line = |count: &str| format!("{label:<LABEL$}{count:>15}");
+        if present.peek().is_none() {
+            self.lines.push(Line::styled(line("0"), ink.dim()));
         }
         for (reason, count) in present {
-            let (count, reason) = (grouped(*count), ink.plain(reason));
-            let text = format!("{:<LABEL$}{count:>15} {reason}", "dropped");
+            let text = format!("{} {}", line(&grouped(*count)), ink.plain(reason));
             self.lines.push(Line::styled(text, ink.warning()));
-            if let Some(help) = help(&reason) {
+            if let Some(help) = help(reason) {
                 self.text("", help, ink.dim());
             }
         }
     }
 
-    fn senders(&mut self, model: &Model, senders: &[Sender]) {
-        for Sender { address, packets, last_seen } in senders {
-            let seen = last_seen.as_ref().and_then(|seen| between(seen, &model.time));
+    fn senders(&mut self, model: &Model, senders: &[SenderStats]) {
+        for SenderStats { address, packets, last_seen } in senders {
+            let seen = between(last_seen, &model.time);
             let seen = seen.map_or_else(String::new, |seen| format!("  {} ago", age(seen)));
             let text = format!("{address}  {} packets{seen}", grouped(*packets));
             self.text("sender", &text, Style::new());
@@ -181,22 +178,22 @@ fn last_packet(model: &Model, row: &Row) -> String {
     }
 }
 
-/// Each number and word of an object, in lines of one object each.
-fn figures(found: &serde_json::Map<String, Value>) -> Vec<String> {
-    let mut own = Vec::new();
-    let mut inner = Vec::new();
-    for (key, value) in found {
+/// Each number and word of an object, a line for each object in it.
+fn figures(found: &Value) -> Vec<String> {
+    let (mut own, mut inner) = (Vec::new(), Vec::new());
+    let mut below = |key: &str, value: &Value| {
+        inner.extend(figures(value).into_iter().map(|line| format!("{key}: {line}")));
+    };
+    for (key, value) in found.as_object().into_iter().flatten() {
         match value {
-            Value::Object(object) => {
-                inner.extend(figures(object).into_iter().map(|line| format!("{key}: {line}")));
-            }
-            Value::Number(number) => own.push(format!("{key} {number}")),
+            Value::Object(_) => below(key, value),
+            Value::Array(list) => list.iter().for_each(|value| below(key, value)),
             Value::String(word) => own.push(format!("{key} {word}")),
-            Value::Bool(is) => own.push(format!("{key} {is}")),
-            Value::Null | Value::Array(_) => {}
+            Value::Number(_) | Value::Bool(_) => own.push(format!("{key} {value}")),
+            Value::Null => {}
         }
     }
-    let own = (!own.is_empty()).then(|| own.join("  "));
+    let own = (!own.is_empty()).then(|| own.join(", "));
     own.into_iter().chain(inner).collect()
 }
 
