@@ -14,6 +14,8 @@ use mcr_core::event::Kind;
 use mcr_core::flow::InterfaceName;
 use mcr_core::relay::State;
 
+use crate::terminal;
+
 /// Controls a running mcrd: adds, changes and removes rules, and shows what becomes of packets.
 ///
 /// NAME is the name of a rule. A rule without one is called by its input: 239.1.1.1:5000@eth0.
@@ -53,6 +55,16 @@ impl Args {
         {
             Self::command().error(ErrorKind::ArgumentConflict, message).exit();
         }
+        if matches!(self.command, Command::Top { .. }) {
+            if self.json {
+                let message = "top draws a screen; for JSON use `mcrctl stats --watch --json`";
+                Self::command().error(ErrorKind::ArgumentConflict, message).exit();
+            }
+            if let Err(why) = terminal::is_interactive() {
+                let message = format!("top cannot draw: {why}; use `mcrctl stats --watch`");
+                Self::command().error(ErrorKind::Io, message).exit();
+            }
+        }
         self
     }
 
@@ -86,6 +98,12 @@ pub(crate) enum Command {
         /// How often, with --watch
         #[arg(long, value_name = "T", default_value = "1s", requires = "watch",
               value_parser = interval)]
+        interval: Duration,
+    },
+    /// Show all rules live, with rates and drops; h shows the keys
+    Top {
+        /// How often to ask mcrd
+        #[arg(long, value_name = "T", default_value = "1s", value_parser = interval)]
         interval: Duration,
     },
     /// Show what mcrd is and does

@@ -56,7 +56,20 @@ impl Client {
     }
 
     fn wait_for(&self, limit: Duration, question: &Question) -> Result<Reply, Failure> {
-        let answered = self.runtime.block_on(async { timeout(limit, self.talk(question)).await });
+        self.runtime.block_on(self.answer_in(limit, question))
+    }
+
+    /// As [`Self::ask_within`], for what does something else at the same time.
+    pub(crate) async fn answer(
+        &self,
+        limit: Duration,
+        question: &Question,
+    ) -> Result<Reply, Failure> {
+        self.answer_in(limit.min(self.answer_timeout), question).await
+    }
+
+    async fn answer_in(&self, limit: Duration, question: &Question) -> Result<Reply, Failure> {
+        let answered = timeout(limit, self.talk(question)).await;
         answered.unwrap_or_else(|_| Err(self.late(limit)))
     }
 
@@ -71,6 +84,11 @@ impl Client {
     /// As [`Self::ask`], of what takes `time` by itself.
     pub(crate) fn ask_slow(&self, time: Duration, question: &Question) -> Result<Reply, Failure> {
         self.wait_for(self.answer_timeout + time, question)
+    }
+
+    /// Does what asks and waits for other things too.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     pub(crate) fn sleep(&self, time: Duration) {

@@ -47,6 +47,15 @@ impl Failure {
         self
     }
 
+    /// What has happened, without what to do.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Refused(error) | Self::NoDaemon(error) | Self::TimedOut(error) => &error.message,
+            Self::Unwell => "not all is well",
+            Self::StdoutClosed => "nobody reads the output",
+        }
+    }
+
     /// Says it on standard error.
     pub(crate) fn report(self, json: bool) -> ExitCode {
         let (code, error) = match self {

@@ -1,8 +1,9 @@
 //! `mcrctl`, the control client of MCR: changes the rules of a running `mcrd`, shows what it does,
 //! and checks and saves rule files.
 //!
-//! A command line becomes [`args::Args`]; `change`, `batch` and `files` change rules, `view` and
-//! `events` show them. All of them ask `mcrd` through [`client::Client`] and leave the wording to `show`. It links
+//! A command line becomes [`args::Args`]; `change`, `batch` and `files` change rules, `view`, `top`,
+//! `events`, `discover`, `doctor` and `capture` show what there is. All of them ask `mcrd` through
+//! [`client::Client`], and most leave the wording to `show`. It links
 //! no data plane, builds without clang and runs without root.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no daemon, 4 timed out.
@@ -20,6 +21,7 @@ mod failure;
 mod files;
 mod show;
 mod terminal;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -54,6 +56,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Stats { name, watch, interval } => {
             view::stats(&session, name.as_deref(), watch.then_some(interval))
         }
+        Command::Top { interval } => top::run(&session, interval),
         Command::Status { workers } => view::status(&session, workers),
         Command::Events(args) => events::follow(&session, &args),
         Command::Discover(args) => discover::run(&session, &args),

@@ -36,5 +36,18 @@ pub(crate) fn is_drawable() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether there is a terminal to draw on and to read keys from, or why not.
+pub(crate) fn is_interactive() -> Result<(), &'static str> {
+    if !std::io::stdout().is_terminal() {
+        Err("standard output is no terminal")
+    } else if !std::io::stdin().is_terminal() {
+        Err("standard input is no terminal, so no key can be read")
+    } else if std::env::var_os("TERM").is_none_or(|kind| kind.is_empty() || kind == "dumb") {
+        Err("the terminal is of a kind that cannot be drawn over (TERM)")
+    } else {
+        Ok(())
+    }
+}
+
 /// Clears a terminal and starts at its top.
 pub(crate) const CLEAR: &str = "\x1b[H\x1b[2J";

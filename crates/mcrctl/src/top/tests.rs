@@ -1,0 +1,6 @@
+mod keys;
+mod model;
+mod screen;
+mod text;
+mod view;
+mod world;
