@@ -49,7 +49,7 @@ use crate::watch::Silence;
 pub use facts::RuleFacts;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
-use senders::SeveralTold;
+use senders::{Heard, SeveralTold};
 pub use takers::Takers;
 use tell::Told;
 use transaction::Phase;
@@ -154,6 +154,7 @@ struct Running {
     silence: Silence,
     /// Whether its input is there: what does not come is silence.
     listens: bool,
+    heard: Heard,
     several_told: SeveralTold,
     told: Told,
 }
@@ -261,9 +262,9 @@ impl Relay {
         for (key, running) in &mut self.running {
             let counted = rule_counters(&self.counters, running.id);
             running.activity.observe(counted.received, counted.matched.packets, now);
+            running.heard.observe(&counted.senders, now);
             let Some(entry) = self.table.entry(key) else { continue };
-            let found =
-                running.second_sender((key, &entry.rule), &counted.senders, self.counters.now_ns);
+            let found = running.second_sender((key, &entry.rule), now);
             self.actions.extend(found.map(Action::Tell));
         }
         self.tell_all(now);

@@ -228,6 +228,7 @@ impl Relay {
                     enabled: rule.enabled,
                     silence: rule.silence,
                     listens: false,
+                    heard: super::Heard::default(),
                     several_told: super::SeveralTold::default(),
                     told: super::Told::default(),
                 }

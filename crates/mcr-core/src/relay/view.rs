@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::senders::HeardSender;
 use super::{Limits, Problem, Relay, Running, output_counters, rule_counters, wall};
 use crate::action::Claim;
 use crate::api::{
@@ -13,7 +14,6 @@ use crate::flow::InterfaceName;
 use crate::link::IfIndex;
 use crate::refusal::Refusal;
 use crate::rule::{Local, Origin, Rule, RuleKey};
-use crate::senders::Sender;
 use crate::table::{Entry, unknown_rule};
 use crate::verdict::{OutputDrop, RuleDrop};
 use crate::watch::Silence;
@@ -199,27 +199,14 @@ impl Relay {
             state: state.name().into(),
             reason,
             since: time(wall(running.since, now)),
-            last_packet: running
-                .activity
-                .last_packet
-                .map(|at| time_to_the_millisecond(wall(at, now))),
+            last_packet: running.activity.last_packet.map(|at| time_ms(wall(at, now))),
             received: counters.received.into(),
             matched: counters.matched.into(),
             dropped: named(&RuleDrop::ALL.map(RuleDrop::name), &counters.dropped),
             rate: Rate { packets: rate.packets, bits: rate.bytes * 8 },
-            senders: counters.senders.iter().map(|sender| self.sender(sender, now)).collect(),
+            senders: running.heard.iter().map(|sender| sender_stats(sender, now)).collect(),
             outputs: outputs.collect(),
             inspect: None,
-        }
-    }
-
-    fn sender(&self, sender: &Sender, now: Now) -> SenderStats {
-        let age = Duration::from_nanos(self.counters.now_ns.saturating_sub(sender.seen));
-        let read_at = self.read_at.unwrap_or(now.monotonic);
-        SenderStats {
-            address: sender.address.to_string(),
-            packets: sender.packets,
-            last_seen: time(wall(read_at, now) - age),
         }
     }
 
@@ -243,14 +230,17 @@ pub(crate) fn time_ms(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
+fn sender_stats(sender: &HeardSender, now: Now) -> SenderStats {
+    SenderStats {
+        address: sender.address.to_string(),
+        packets: sender.packets,
+        last_seen: time(wall(sender.at, now)),
+    }
+}
+
 /// RFC 3339 in UTC, to the second.
 pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
-}
-
-/// The same, to the millisecond.
-fn time_to_the_millisecond(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
 }
 
 pub(super) fn state(entry: &Entry, running: &Running, now: Now) -> (State, Option<String>) {

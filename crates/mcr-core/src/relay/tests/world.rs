@@ -11,6 +11,7 @@ use crate::link::{Link, LinkAddress, LinkKind, Mac};
 use crate::refusal::Code;
 use crate::resolve::{resolve, route_queries};
 use crate::rule::Rule;
+use crate::senders::{Sender, Senders};
 
 /// A kernel and a data plane that do what the relay asks, unless told to refuse, and that judge
 /// every action.
@@ -201,6 +202,25 @@ impl World {
     pub(super) fn tick(&mut self) {
         self.now += Duration::from_millis(500);
         self.read();
+    }
+
+    /// The plane shows these senders of a rule, each with a stamp; what is told of it.
+    pub(super) fn seen(&mut self, name: &str, senders: &[(&str, u64)]) -> Vec<(RuleKey, Vec<IpAddr>, String)> {
+        let id = self.relay.running[&RuleKey::from_user(name)].id;
+        let sender = |(address, seen): &(&str, u64)| Sender {
+            address: ip(address),
+            packets: 1,
+            seen: *seen,
+        };
+        self.counters.rules[id.0 as usize].senders = Senders::merge(senders.iter().map(sender));
+        self.relay.handle_counters(self.counters.clone(), self.now);
+        let mut told = Vec::new();
+        while let Some(action) = self.relay.poll_action() {
+            if let Action::Tell(Event::SecondSender { rule, senders, advice }) = action {
+                told.push((rule, senders, advice));
+            }
+        }
+        told
     }
 
     pub(super) fn clocks(&self) -> Now {
