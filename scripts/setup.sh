@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh build    to compile: clang and headers for the eBPF program, a C linker
 #   scripts/setup.sh demo     to run demo and benchmarks as well: namespaces, tc, tables
-#   scripts/setup.sh test     to run the tests too: programs of others that send and receive, and promtool
+#   scripts/setup.sh test     to run the tests too: programs of others that send, receive, watch and judge
 #   scripts/setup.sh lint     to check shell scripts as well
 #   scripts/setup.sh audit    cargo-deny
 set -euo pipefail
@@ -20,7 +20,10 @@ fi
 case $purpose in
 build) ;;
 demo) packages+=("${demo[@]}") ;;
-test) packages+=("${demo[@]}" ffmpeg iperf mgen nftables prometheus python3-prometheus-client smcroute tcpreplay) ;;
+test)
+    packages+=("${demo[@]}" ffmpeg iperf mgen nftables prometheus python3-prometheus-client smcroute
+        tcpreplay tmux)
+    ;;
 lint) packages+=(shellcheck) ;;
 audit)
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{self, SignalKind, signal};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{self, Interval, MissedTickBehavior, interval_at, sleep};
 
 use crate::Session;
 use crate::client::{Client, Question};
@@ -170,9 +170,9 @@ async fn answered(asking: &mut Asking<'_>) -> Result<Look, Failure> {
     }
 }
 
-/// At once and then every so often; what was missed is not made up for.
+/// Every so often from then on; what was missed is not made up for.
 fn steady(every: Duration) -> Interval {
-    let mut interval = interval(every);
+    let mut interval = interval_at(time::Instant::now() + every, every);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }

@@ -176,11 +176,6 @@ impl Model {
         self.longest
     }
 
-    /// All rules, in the order of `mcrd`.
-    pub(crate) fn rows(&self) -> &[Row] {
-        &self.rows
-    }
-
     /// What the rule is, beside its counters.
     pub(crate) fn view(&self, row: &Row) -> Option<&RuleView> {
         self.views.get(&row.stats.name)

@@ -39,7 +39,14 @@ impl Screen {
 
     /// The next drawing draws all of it.
     pub(crate) fn forget(&mut self) -> Result<(), Failure> {
-        self.terminal.clear().map_err(|error| broken(&error))
+        self.erase().map_err(|error| broken(&error))
+    }
+
+    /// Not by `Terminal::clear`, which asks the terminal for its cursor and waits for the answer,
+    /// that [`Typed`] gets.
+    fn erase(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
     /// Gives the terminal to somebody else.
@@ -58,7 +65,7 @@ impl Screen {
         let taken = enable_raw_mode()
             .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
             .and_then(|()| self.terminal.hide_cursor())
-            .and_then(|()| self.terminal.clear());
+            .and_then(|()| self.erase());
         taken.map_err(|error| broken(&error))
     }
 }

@@ -20,6 +20,11 @@ pub(crate) fn si(value: f64) -> String {
     format!("{value:.decimals$}{}", PREFIXES[prefix])
 }
 
+/// A whole number, in as little room: `999`, `1.23k`.
+pub(crate) fn short(number: u64) -> String {
+    if number < 1000 { number.to_string() } else { si(number as f64).replace(' ', "") }
+}
+
 /// With groups of three digits, as in `1 234 567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();

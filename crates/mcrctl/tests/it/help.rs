@@ -17,6 +17,7 @@ fn of_each_command() {
         "list",
         "show",
         "stats",
+        "top",
         "status",
         "events",
         "doctor",

@@ -35,12 +35,25 @@ fn usage_is_code_2() {
         "discover --rules --to eth1@if2",
         "discover eth1 --rules --to eth1",
         "discover --rules --to eth1 --json",
+        "top --json",
+        "top --interval 0s",
+        "top",
     ] {
         let ran = mcrctl(words);
         assert_eq!(ran.code, Some(2), "{words}: {ran:?}");
         assert_eq!(ran.out, "", "{words}");
         assert!(!ran.err.is_empty(), "{words}");
     }
+}
+
+#[test]
+fn top_without_a_terminal_says_what_to_use() {
+    let ran = mcrctl("top");
+    let expected =
+        "error: top cannot draw: standard output is no terminal; use `mcrctl stats --watch`";
+    assert!(ran.err.starts_with(expected), "{ran:?}");
+    let ran = mcrctl("top --json");
+    assert!(ran.err.contains("use `mcrctl stats --watch --json`"), "{ran:?}");
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod sources;
 mod start;
 mod table;
 mod takeover;
+mod top;
 mod traffic;
 mod tunnels;
 mod unicast;

@@ -1,5 +1,7 @@
 //! `max_rate`: what is more is dropped, and counted.
 
+use std::io::Write;
+
 use crate::forwarding::sums;
 use crate::lab::{Lab, Plane};
 
@@ -39,7 +41,7 @@ impl Tried {
             if received as f64 >= allowed * 0.95 {
                 return tried;
             }
-            println!("{received} of {allowed}: the sender was held up");
+            let _ = writeln!(std::io::stderr(), "{received} of {allowed}: the sender was held up");
         }
         panic!("less than the rate got through, {TRIES} times");
     }

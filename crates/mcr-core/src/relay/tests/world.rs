@@ -205,7 +205,11 @@ impl World {
     }
 
     /// The plane shows these senders of a rule, each with a stamp; what is told of it.
-    pub(super) fn seen(&mut self, name: &str, senders: &[(&str, u64)]) -> Vec<(RuleKey, Vec<IpAddr>, String)> {
+    pub(super) fn seen(
+        &mut self,
+        name: &str,
+        senders: &[(&str, u64)],
+    ) -> Vec<(RuleKey, Vec<IpAddr>, String)> {
         let id = self.relay.running[&RuleKey::from_user(name)].id;
         let sender = |(address, seen): &(&str, u64)| Sender {
             address: ip(address),

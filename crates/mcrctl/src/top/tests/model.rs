@@ -14,7 +14,7 @@ fn typed(model: &mut Model, text: &str) {
 #[test]
 fn paces_are_what_came_between_two_looks() {
     let mut fed = Fed::new(World::of_many(3));
-    let pace = |fed: &Fed, place: usize| fed.model.rows()[place].pace;
+    let pace = |fed: &Fed, place: usize| fed.model.at(place).unwrap().pace;
     // At first those of mcrd.
     assert_eq!((pace(&fed, 2).packets, pace(&fed, 2).bits), (3.0, 24_000.0));
     fed.world.more(0, 500);
@@ -23,18 +23,18 @@ fn paces_are_what_came_between_two_looks() {
     assert_eq!((pace(&fed, 0).packets, pace(&fed, 0).bits), (250.0, 2_000_000.0));
     assert_eq!(pace(&fed, 2).packets, 0.0);
     assert_eq!(fed.model.total(), (250.0, 2_000_000.0));
-    let row = &fed.model.rows()[0];
+    let row = fed.model.at(0).unwrap();
     let output = row.output_pace(&row.stats.outputs[0]).unwrap();
     assert_eq!((output.packets, output.bits, output.missing), (250.0, 2_000_000.0, 0.0));
 
     fed.world.rule(0)["outputs"][0]["dropped"] = serde_json::json!({"mtu": 10, "no-route": 3});
     fed.look();
     assert_eq!(pace(&fed, 0).missing, 13.0);
-    assert_eq!(fed.model.rows()[0].main_reason(), Some(("mtu", 10, 10.0, 1)));
+    assert_eq!(fed.model.at(0).unwrap().main_reason(), Some(("mtu", 10, 10.0, 1)));
     // Later it is another reason, though it has less in all.
     fed.world.rule(0)["outputs"][0]["dropped"] = serde_json::json!({"mtu": 10, "no-route": 5});
     fed.look();
-    assert_eq!(fed.model.rows()[0].main_reason(), Some(("no-route", 5, 2.0, 1)));
+    assert_eq!(fed.model.at(0).unwrap().main_reason(), Some(("no-route", 5, 2.0, 1)));
 }
 
 #[test]
@@ -45,18 +45,18 @@ fn counters_that_start_anew_are_no_pace() {
     // A rule in the place of another of the name.
     fed.world.rule(0)["received"]["packets"] = serde_json::json!(5);
     fed.look();
-    assert_eq!(fed.model.rows()[0].pace.packets, 1.0);
+    assert_eq!(fed.model.at(0).unwrap().pace.packets, 1.0);
     // Another process: all is as if it were the first look.
     fed.world.more(1, 1_000_000);
     for page in [&mut fed.world.stats, &mut fed.world.status] {
         page["boot_id"] = serde_json::json!("2-3");
     }
     fed.look();
-    assert_eq!(fed.model.rows()[1].pace.packets, 2.0);
+    assert_eq!(fed.model.at(1).unwrap().pace.packets, 2.0);
     fed.world.more(1, 7);
     fed.look();
-    assert_eq!(fed.model.rows()[1].pace.packets, 7.0);
-    let history: Vec<_> = fed.model.rows()[1].history.last(3).collect();
+    assert_eq!(fed.model.at(1).unwrap().pace.packets, 7.0);
+    let history: Vec<_> = fed.model.at(1).unwrap().history.last(3).collect();
     assert_eq!(history, [Some(0.0), Some(2.0), Some(7.0)]);
 }
 
@@ -69,17 +69,17 @@ fn what_is_lost_before_is_no_drop_but_is_missing() {
         "ts": {"continuity_errors": 0}});
     let mut fed = Fed::new(world);
     assert_eq!(fed.model.lost_pace, 0.0);
-    assert_eq!(fed.model.rows()[0].main_reason(), Some(("rtp-lost", 2, 0.0, 0)));
+    assert_eq!(fed.model.at(0).unwrap().main_reason(), Some(("rtp-lost", 2, 0.0, 0)));
     fed.world.status["softnet_dropped"] = serde_json::json!(8);
     fed.world.rule(0)["inspect"]["ts"]["continuity_errors"] = serde_json::json!(4);
     fed.look();
     assert_eq!(fed.model.lost_pace, 3.0);
-    let row = &fed.model.rows()[0];
+    let row = fed.model.at(0).unwrap();
     assert_eq!((row.main_reason(), row.missing), (Some(("ts-errors", 4, 4.0, 1)), 6));
     // What comes late is not lost any more.
     fed.world.rule(0)["inspect"]["rtp"]["lost"] = serde_json::json!(1);
     fed.look();
-    assert_eq!(fed.model.rows()[0].main_reason(), Some(("ts-errors", 4, 0.0, 1)));
+    assert_eq!(fed.model.at(0).unwrap().main_reason(), Some(("ts-errors", 4, 0.0, 1)));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn silence_is_told_and_ends_with_the_next_look() {
     assert_eq!((silent.as_secs(), why), (6, "no daemon"));
     fed.look();
     assert_eq!(fed.model.silence(), None);
-    assert!(fed.model.rows()[0].history.last(3).any(|value| value.is_none()));
+    assert!(fed.model.at(0).unwrap().history.last(3).any(|value| value.is_none()));
     // Whoever asks seldom does not mind how long ago the last answer is.
     fed.wait(60);
     assert_eq!(fed.model.silence(), None);

@@ -27,6 +27,7 @@ fn numbers_have_three_digits_and_a_prefix() {
     ] {
         assert_eq!(si(value), text, "{value}");
     }
+    assert_eq!([short(0), short(999), short(1234)], ["0", "999", "1.23k"]);
     assert_eq!(grouped(0), "0");
     assert_eq!(grouped(123), "123");
     assert_eq!(grouped(1_234_567), "1 234 567");

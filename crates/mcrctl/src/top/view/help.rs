@@ -6,14 +6,14 @@ use super::super::ink::Ink;
 
 pub(super) fn lines(ink: Ink) -> Vec<Line<'static>> {
     let line = |(keys, meaning): &(&'static str, &'static str)| {
-        Line::from(vec![Span::styled(format!("  {keys:<19}"), ink.head()), Span::raw(*meaning)])
+        Line::from(vec![Span::styled(format!("  {keys:<20}"), ink.head()), Span::raw(*meaning)])
     };
     KEYS.iter().map(line).collect()
 }
 
 const KEYS: [(&str, &str); 20] = [
     ("Up Down, k j", "one rule up or down"),
-    ("PgUp PgDn, Home End", "a page up or down, the first, the last"),
+    ("PgUp PgDn Home End", "a page up or down, the first, the last"),
     ("Enter", "all about one rule; Esc goes back"),
     ("/", "show only what has these words in its name, input,"),
     ("", "outputs or state; Enter keeps the filter, Esc clears it"),

@@ -8,7 +8,7 @@ use super::super::ink::Ink;
 use super::super::model::Model;
 use super::super::row::Row;
 use super::super::sort::Sort;
-use super::super::text::{age, between, cut, graph, si};
+use super::super::text::{age, between, cut, graph, short, si};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &mut Model, ink: Ink) {
     let [heading, list, note] =
@@ -173,10 +173,9 @@ impl Columns {
 /// `mtu=12`, `mtu=1.23k 30/s (+1)`, or `-`.
 fn main_reason(row: &Row) -> String {
     let Some((reason, count, pace, others)) = row.main_reason() else { return "-".into() };
-    let compact = |value: f64| si(value).replace(' ', "");
-    let mut text = format!("{reason}={}", compact(count as f64));
+    let mut text = format!("{reason}={}", short(count));
     if pace > 0.0 {
-        text += &format!(" {}/s", compact(pace));
+        text += &format!(" {}/s", si(pace).replace(' ', ""));
     }
     if others > 0 {
         text += &format!(" (+{others})");

@@ -82,7 +82,7 @@ impl Page {
         let mut inputs = model.status.interfaces.iter();
         if let Some(input) = inputs.find(|input| input.name == interface.as_str()) {
             let loss = |reason: &str| Loss::ALL.into_iter().find(|loss| loss.name() == reason);
-            self.reasons("lost", &input.lost_before, |reason| loss(reason).map(Loss::help));
+            self.reasons("lost before", &input.lost_before, |reason| loss(reason).map(Loss::help));
         }
     }
 
@@ -198,6 +198,6 @@ fn figures(found: &Value) -> Vec<String> {
 }
 
 /// Room for a label.
-const LABEL: usize = 10;
+const LABEL: usize = 12;
 /// Lines of the graph.
 const GRAPH: usize = 4;
