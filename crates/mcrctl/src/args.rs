@@ -77,7 +77,7 @@ impl Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Change(Change),
+    Change(Box<Change>),
     /// List the rules with their states, or one of them
     List {
         /// Only this rule

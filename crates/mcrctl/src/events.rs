@@ -3,8 +3,8 @@
 use std::io;
 
 use mcr_core::api::EventView;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,25 +57,27 @@ fn end_when_told() -> io::Result<()> {
     let entered = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // A file cannot be waited for, and nobody closes it.
-    let output = AsyncFd::with_interest(io::stdout(), Interest::ERROR).ok();
     drop(entered);
-    let closed = async move {
-        match output {
-            // Nothing else is ready when one is told of an error.
-            Some(output) => drop(output.ready(Interest::ERROR).await.map(|_| ())),
-            None => std::future::pending().await,
-        }
-    };
     std::thread::spawn(move || {
         runtime.block_on(async {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
-                () = closed => {}
             }
         });
         std::process::exit(0);
+    });
+    std::thread::spawn(|| {
+        let output = io::stdout();
+        // Errors are told without being asked for; a file has none.
+        let mut output = [PollFd::new(&output, PollFlags::empty())];
+        loop {
+            match poll(&mut output, None) {
+                Ok(_) => std::process::exit(0),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
     });
     Ok(())
 }

@@ -7,9 +7,9 @@ use crate::event::Event;
 use crate::link::{LinkAddress, Standing};
 
 fn changes(world: &World) -> Vec<String> {
-    let change = |event: &Event| match event {
-        Event::Interface { interface, change } => Some(format!("{interface} {change}")),
-        _ => None,
+    let change = |event: &Event| {
+        let Event::Interface { interface, change } = event else { return None };
+        Some(format!("{interface} {change}"))
     };
     world.told.iter().filter_map(change).collect()
 }

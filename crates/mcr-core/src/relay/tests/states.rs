@@ -10,9 +10,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// From where to where, in the last step.
 fn states(world: &World) -> Vec<(&str, Option<State>, State)> {
-    let state = |event| match event {
-        &Event::RuleState { ref rule, from, to, .. } => Some((rule.as_str(), from, to)),
-        _ => None,
+    let state = |event| {
+        let &Event::RuleState { ref rule, from, to, .. } = event else { return None };
+        Some((rule.as_str(), from, to))
     };
     world.told.iter().filter_map(state).collect()
 }
