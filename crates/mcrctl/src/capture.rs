@@ -94,7 +94,7 @@ impl Capture<'_> {
             });
         }
         while self.args.count.is_none_or(|count| self.captured < count) {
-            let Some(record) = self.reader.next()? else {
+            let Some(record) = self.reader.record()? else {
                 self.output.flush()?;
                 return Ok(Flow::More);
             };

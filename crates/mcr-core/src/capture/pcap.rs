@@ -104,7 +104,7 @@ impl Reader {
     }
 
     /// The next frame that is there whole.
-    pub fn next(&mut self) -> Result<Option<Record<'_>>, Refusal> {
+    pub fn record(&mut self) -> Result<Option<Record<'_>>, Refusal> {
         let at = self.read;
         if self.link.is_none() || self.pending.len() < at + RECORD_LEN {
             return Ok(None);

@@ -160,7 +160,7 @@ fn a_file_is_read_in_pieces_of_any_size() {
                 assert_eq!(link, LinkType::Raw);
                 again.extend_from_slice(header);
             }
-            while let Some(record) = reader.next().unwrap() {
+            while let Some(record) = reader.record().unwrap() {
                 again.extend_from_slice(record.raw);
                 assert_eq!(record.length, record.kept.len() + 7);
                 seen.push((record.time % 1_000_000_000, record.kept.to_vec()));
@@ -177,5 +177,5 @@ fn a_file_is_read_in_pieces_of_any_size() {
     reader.push(&header(LinkType::Ethernet, 1));
     reader.begin().unwrap();
     reader.push(&[0xff; 16]);
-    assert!(reader.next().is_err(), "a record of 4 GiB");
+    assert!(reader.record().is_err(), "a record of 4 GiB");
 }
