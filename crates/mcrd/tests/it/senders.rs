@@ -1,8 +1,10 @@
 //! Who sends to a rule, and what is lost before a rule can claim it.
 
+use std::fs::{self, File};
+
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Plane, can_run, wait_for};
+use crate::lab::{Lab, Plane, can_run, run, wait_for};
 
 const OUTPUT: &str = "239.10.1.1:6001@veth2";
 
@@ -99,50 +101,51 @@ pub(crate) fn a_second_sender_on_a_rule_for_anyone_is_a_warning(plane: Plane) {
     }
 }
 
-/// What the kernel drops on an interface: here a tunnel that wants sequence numbers and gets none.
+/// What the kernel drops on an interface: here frames of a protocol that nobody takes.
 #[test]
 fn what_the_kernel_loses_before_is_shown_with_a_remedy() {
     if !can_run() {
         return;
     }
     let lab = Lab::chain_ipv4(Plane::Tcx);
-    let tunnel = |role: &str, name: &str, ends: &str, address: &str| {
-        lab.ip(role, &format!("link add name {name} type gre {ends} ttl 64"));
-        lab.ip(role, &format!("address add {address} dev {name}"));
-        // Nothing of IPv6 by itself.
-        lab.ip(role, &format!("link set {name} up multicast on addrgenmode none"));
-    };
-    tunnel("gen", "tun0", "local 10.0.0.1 remote 10.0.0.2", "10.1.0.1/24");
-    tunnel("relay", "tun1", "local 10.0.0.2 remote 10.0.0.1 iseq", "10.1.0.2/24");
+    let mut frame = vec![0; 60];
+    // IEEE Std 802 local experimental.
+    frame[..14].copy_from_slice(&[255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 10, 0x88, 0xb5]);
+    let path = lab.folder.path().join("frame");
+    fs::write(&path, frame).unwrap();
     let send = |count: u64| {
-        let to = "--interface tun0 --group 239.1.1.1 --port 5001";
-        lab.send_from("gen", &format!("{to} --count {count} --rate 1000 --size 100"));
+        for _ in 0..count {
+            let mut socat = lab.command("gen", "socat");
+            socat.args(["-u", "STDIN", "INTERFACE:veth0"]).stdin(File::open(&path).unwrap());
+            run(&mut socat);
+        }
     };
     let counted = |count: u64| {
         wait_for("the kernel's count", || {
-            lab.link("relay", "tun1")["stats64"]["rx"]["errors"] == count
+            lab.link("relay", "veth1")["stats64"]["rx"]["dropped"] == count
         });
     };
-    send(10);
-    counted(10);
+    send(3);
+    counted(3);
     let daemon = lab.daemon(&[]);
-    daemon.ok(&["add", "239.1.1.1:5001@tun1", OUTPUT, "--name", "a"]);
-    let lost = || daemon.json(&["status", "--json"])["interfaces"][0]["lost_before"].clone();
+    daemon.ok(&["add", "239.1.1.1:5001@veth1", OUTPUT, "--name", "a"]);
+    let input = || daemon.json(&["status", "--json"])["interfaces"][0].clone();
+    let lost = || input()["lost_before"].clone();
     assert_eq!(lost(), json!({}), "what was before is not shown");
     assert!(!daemon.ok(&["status"]).contains("lost before"));
-    send(15);
-    counted(25);
-    assert_eq!(lost(), json!({"nic-fifo": 15, "nic-errors": 15}));
+    send(5);
+    counted(8);
+    assert_eq!(lost(), json!({"nic-dropped": 5}));
     let said = daemon.ok(&["status"]);
-    assert!(said.contains("lost before  tun1  nic-errors=15 nic-fifo=15\n"), "{said}");
-    assert!(said.contains("\nnic-fifo: the card's own queue overflowed"), "{said}");
+    assert!(said.contains("\nlost before  veth1  nic-dropped=5\n"), "{said}");
+    assert!(said.contains("\nnic-dropped: the kernel dropped what"), "{said}");
     assert!(daemon.json(&["status", "--json"])["softnet_dropped"].is_u64());
     // Made anew, it begins anew.
-    lab.ip("relay", "link del tun1");
-    tunnel("relay", "tun1", "local 10.0.0.2 remote 10.0.0.1 iseq", "10.1.0.2/24");
-    daemon.wait_state("a", "idle");
-    wait_for("a first look", || lost() == json!({}));
-    send(5);
-    counted(5);
-    assert_eq!(lost(), json!({"nic-fifo": 5, "nic-errors": 5}));
+    lab.ip("relay", "link del veth1");
+    lab.veth(("gen", "veth0", "10.0.0.1/24"), ("relay", "veth1", "10.0.0.2/24"));
+    let made = lab.link("relay", "veth1")["ifindex"].clone();
+    wait_for("a first look", || input()["index"] == made);
+    send(2);
+    counted(2);
+    assert_eq!(lost(), json!({"nic-dropped": 2}));
 }
