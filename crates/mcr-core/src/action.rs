@@ -267,6 +267,4 @@ pub struct Counters {
     pub outputs: Vec<OutputCounters>,
     /// Packets that no rule took, by input interface and [`Pass`].
     pub passed: Vec<(IfIndex, [u64; Pass::COUNTED.len()])>,
-    /// When they were read, by the clock of [`crate::senders::Sender::seen`].
-    pub now_ns: u64,
 }

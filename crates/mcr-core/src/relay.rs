@@ -41,7 +41,7 @@ use crate::rule::RuleKey;
 use crate::table::RuleTable;
 use ids::IdPool;
 pub use request::{Guard, Request, RuleStep};
-use senders::Told;
+use senders::{Heard, Told};
 use transaction::Phase;
 pub use view::{Now, State, time};
 
@@ -107,8 +107,6 @@ pub struct Relay {
     actions: VecDeque<Action>,
     retry_at: Option<Instant>,
     counters: Counters,
-    /// When they were read.
-    counted_at: Option<Instant>,
 }
 
 /// Answers of the routing table.
@@ -137,6 +135,7 @@ struct Running {
     next_hops: BTreeSet<NextHop>,
     problem: Option<Problem>,
     activity: Activity,
+    heard: Heard,
     told: Told,
 }
 
@@ -190,7 +189,6 @@ impl Relay {
             actions: VecDeque::new(),
             retry_at: None,
             counters: Counters::default(),
-            counted_at: None,
         }
     }
 
@@ -238,13 +236,13 @@ impl Relay {
 
     /// The data plane's counters are these now.
     pub fn handle_counters(&mut self, counters: Counters, now: Instant) {
-        (self.counters, self.counted_at) = (counters, Some(now));
+        self.counters = counters;
         for (key, running) in &mut self.running {
             let counted = rule_counters(&self.counters, running.id);
             running.activity.observe(counted.received, counted.matched.packets, now);
+            running.heard.observe(&counted.senders, now);
             let Some(entry) = self.table.entry(key) else { continue };
-            let found =
-                running.second_sender((key, &entry.rule), &counted.senders, self.counters.now_ns);
+            let found = running.second_sender((key, &entry.rule), now);
             self.actions.extend(found.map(Action::SecondSender));
         }
     }

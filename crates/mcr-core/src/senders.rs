@@ -33,8 +33,8 @@ pub struct Sender {
     pub address: IpAddr,
     /// Datagrams, also those that `max_rate` drops.
     pub packets: u64,
-    /// When the last one came, in nanoseconds of `CLOCK_MONOTONIC`; as fine as the tick of the kernel
-    /// (up to 10 ms).
+    /// When the last one came, by a clock of the plane (ticks of the kernel, or nanoseconds): it tells
+    /// which of two came later, and that one has come since the last reading.
     pub seen: u64,
 }
 

@@ -49,7 +49,7 @@ use mcr_core::supervisor::{Supervisor, WorkerId, WorkerState};
 use mcr_core::verdict::Pass;
 use tokio::sync::mpsc;
 
-use crate::{Applied, DataPlane, Description, Progress, bpf, sys};
+use crate::{Applied, DataPlane, Description, Progress, bpf};
 use change::{Change, Opening};
 use interface::{Input, Output};
 pub use probe::{check_workers, probe};
@@ -194,7 +194,6 @@ impl DataPlane for PacketPlane {
             rules: vec![Default::default(); rules as usize],
             outputs: vec![Default::default(); outputs as usize],
             passed: Vec::new(),
-            now_ns: sys::monotonic_ns(),
         };
         for counters in &self.counters {
             for (sum, id) in sums.rules.iter_mut().zip((0..).map(RuleId)) {

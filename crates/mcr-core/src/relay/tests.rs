@@ -697,3 +697,40 @@ fn routes_of_a_rule_that_waited_for_its_turn_are_not_forgotten() {
     world.settle();
     assert!(!world.state("b").contains("route"), "{}", world.state("b"));
 }
+
+#[test]
+fn senders_that_become_one_stream_are_told_of_where_that_is_so() {
+    let mut world = World::new();
+    world.add(plain("a", 1));
+    world.add(rule("named", "10.0.0.1,10.0.0.3@232.1.1.2:5000@eth0", &["225.1.1.2@eth1"]));
+    world.add(rule("kept", "239.1.1.3:5000@eth0", &["keep@225.1.1.3@eth1"]));
+    world.add(rule("half", "239.1.1.4:5000@eth0", &["keep@225.1.1.4@eth1", "225.1.1.5@eth1"]));
+    world.add(rule("range", "239.1.2.0/24:5000@eth0", &["225.1.2.0/24@eth1"]));
+    let both = [("10.0.0.1", 100), ("10.0.0.3", 99)];
+    for name in ["named", "kept", "range"] {
+        assert_eq!(world.seen(name, &both), [], "{name}");
+    }
+    let [told] = &world.seen("half", &both)[..] else { panic!() };
+    assert_eq!(told.rule, RuleKey::from_user("half"));
+    let [told] = &world.seen("a", &both)[..] else { panic!() };
+    assert_eq!(told.senders, ["10.0.0.1", "10.0.0.3"].map(ip));
+    assert_eq!(
+        told.text,
+        "10.0.0.1 and 10.0.0.3 send to 239.1.1.1:5000@eth0 at once, and behind its outputs nobody \
+         can tell their packets apart: name the sender that is meant in the input (as in \
+         10.0.0.3@239.1.1.1:5000@eth0), make a rule for each, or let the outputs keep the source"
+    );
+    assert_eq!(world.seen("a", &[("10.0.0.1", 102), ("10.0.0.3", 101)]), [], "once");
+    world.add(plain("b", 7));
+    world.now += Duration::from_secs(3);
+    assert_eq!(world.seen("a", &[("10.0.0.1", 102), ("10.0.0.3", 103)]), []);
+    world.now += Duration::from_secs(2);
+    let shown = world.stats("a").senders;
+    let shown: Vec<_> = shown.iter().map(|s| (&*s.address, s.packets, &*s.last_seen)).collect();
+    let expected =
+        [("10.0.0.3", 1, "1970-01-01T23:59:58Z"), ("10.0.0.1", 1, "1970-01-01T23:59:55Z")];
+    assert_eq!(shown, expected);
+    world.steps(vec![remove("a")]).unwrap();
+    world.add(plain("c", 1));
+    assert_eq!(world.stats("c").senders, [], "its id is used again");
+}

@@ -224,6 +224,7 @@ impl Relay {
                     next_hops: BTreeSet::new(),
                     problem: None,
                     activity: super::Activity::default(),
+                    heard: super::Heard::default(),
                     told: super::Told::default(),
                 }
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::senders::HeardSender;
 use super::{Limits, Problem, Relay, Running, output_counters, rule_counters, wall};
 use crate::action::Claim;
 use crate::api::{
@@ -13,7 +14,6 @@ use crate::flow::InterfaceName;
 use crate::link::IfIndex;
 use crate::refusal::Refusal;
 use crate::rule::{Local, Origin, Rule, RuleKey};
-use crate::senders::Sender;
 use crate::table::{Entry, unknown_rule};
 use crate::verdict::{OutputDrop, RuleDrop};
 
@@ -208,18 +208,8 @@ impl Relay {
             matched: counters.matched.into(),
             dropped: named(&RuleDrop::ALL.map(RuleDrop::name), &counters.dropped),
             rate: Rate { packets: rate.packets, bits: rate.bytes * 8 },
-            senders: counters.senders.iter().map(|sender| self.sender(sender, now)).collect(),
+            senders: running.heard.iter().map(|sender| sender_stats(sender, now)).collect(),
             outputs: outputs.collect(),
-        }
-    }
-
-    fn sender(&self, sender: &Sender, now: Now) -> SenderStats {
-        let age = Duration::from_nanos(self.counters.now_ns.saturating_sub(sender.seen));
-        let counted_at = self.counted_at.unwrap_or(now.monotonic);
-        SenderStats {
-            address: sender.address.to_string(),
-            packets: sender.packets,
-            last_seen: time(wall(counted_at, now) - age),
         }
     }
 
@@ -232,6 +222,14 @@ impl Relay {
                 Ok(vec![found.ok_or_else(|| unknown_rule(key))?])
             }
         }
+    }
+}
+
+fn sender_stats(sender: &HeardSender, now: Now) -> SenderStats {
+    SenderStats {
+        address: sender.address.to_string(),
+        packets: sender.packets,
+        last_seen: time(wall(sender.at, now)),
     }
 }
 

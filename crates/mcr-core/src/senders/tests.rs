@@ -51,7 +51,7 @@ fn a_fifth_sender_takes_the_place_of_the_one_not_seen_for_longest() {
     assert_eq!(words.shown()[0], (ip(2), 1, 7), "it begins anew");
 }
 
-/// The kernel's coarse clock stands still for up to 10 ms, the packet plane's for a batch.
+/// The kernel's ticks are up to 10 ms apart, and the packet plane looks at its clock once a batch.
 #[test]
 fn while_the_clock_stands_still_the_first_in_turn_gives_way_and_never_the_latest() {
     let words = Words::new();

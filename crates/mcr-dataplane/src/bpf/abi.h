@@ -185,7 +185,7 @@ enum pass {
 struct sender {
 	__u32 address[4];
 	__u64 packets;
-	__u64 seen; /* by bpf_ktime_get_coarse_ns */
+	__u64 seen; /* by bpf_jiffies64 */
 };
 
 struct senders {

@@ -84,7 +84,6 @@ impl Stats {
             rules: rules.chunks_exact(RULE_STATS * self.cpus).map(rule).collect(),
             outputs: outputs.chunks_exact(OUTPUT_STATS * self.cpus).map(output).collect(),
             passed: Vec::new(),
-            now_ns: sys::monotonic_ns(),
         };
         for (interface, values) in self.pass_stats.iter().flatten() {
             let mut sum = RawPass::default();

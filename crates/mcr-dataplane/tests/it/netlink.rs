@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mcr_core::link::{LinkKind, Links, Mac, NextHop, Route, RouteQuery, Standing};
-use mcr_dataplane::netlink::Netlink;
+use mcr_core::loss::Loss;
+use mcr_dataplane::netlink::{Netlink, receive_losses};
 use tokio::time::timeout;
 
 use crate::hosts::{Host, connect, run, said};
-use crate::namespace::{DEADLINE, await_running, index_of, ip};
+use crate::namespace::{self, DEADLINE, await_running, index_of, ip, wait_for};
 
 /// The MAC of `far`.
 const FAR: Mac = [2, 0, 0, 0, 0, 0x99];
@@ -318,5 +319,20 @@ fn what_an_earlier_process_left_is_given_up() {
         assert!(neighbour("10.0.0.2").contains("managed"));
         assert!(!neighbour("fd00::2").contains("managed"));
         assert_eq!(neighbour("10.0.0.60"), "", "nothing was known of it");
+    });
+}
+
+#[test]
+fn what_an_interface_drops_on_receiving_is_read() {
+    namespace::run(|namespace| {
+        let lost = || receive_losses()[&namespace.indexes[0]];
+        let before = lost();
+        let far = namespace.far_end("in0");
+        // A protocol that nobody takes (IEEE Std 802 local experimental).
+        let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 0x0a], &[0x88, 0xb5], &[0; 46]].concat();
+        (0..7).for_each(|_| assert_eq!(far.send(&frame).unwrap(), frame.len()));
+        let mut expected = before;
+        expected[Loss::Dropped as usize] += 7;
+        wait_for("the count", || lost() == expected);
     });
 }

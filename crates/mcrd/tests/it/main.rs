@@ -23,6 +23,7 @@ mod rate;
 mod refusals;
 mod rings;
 mod scaling;
+mod senders;
 mod snooping;
 mod sources;
 mod start;

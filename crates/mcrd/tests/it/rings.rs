@@ -199,6 +199,8 @@ pub(crate) fn what_a_ring_has_no_room_for_is_counted_there(plane: Plane) {
     let dropped = dropped(&daemon);
     assert!(dropped > 0 && received > 0, "{dropped} dropped, {received} received");
     assert_eq!(received + dropped, SENT);
+    let status = daemon.json(&["status", "--json"]);
+    assert_eq!(status["interfaces"][0]["lost_before"]["ring"], dropped, "{status}");
     sums(&daemon.settled("s1", received), 0, received);
     assert_eq!(daemon.stats("s1")["received"]["packets"], received);
 }

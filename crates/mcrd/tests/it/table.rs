@@ -170,6 +170,9 @@ behaviours! {
                 clients_that_send_too_much_or_too_little_harm_nobody,
                 a_join_that_the_kernel_refuses_names_the_sysctl,
                 a_second_daemon_of_the_instance_is_refused;
+            senders:
+                the_last_four_senders_are_counted,
+                a_second_sender_on_a_rule_for_anyone_is_a_warning;
             sources:
                 only_the_named_source_is_relayed,
                 two_dozen_sources_work,

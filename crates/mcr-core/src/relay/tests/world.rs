@@ -3,13 +3,14 @@
 use std::time::UNIX_EPOCH;
 
 use super::super::*;
-use crate::action::PlaneChange;
+use crate::action::{PlaneChange, SecondSender};
 use crate::api::{Change, RuleStats};
 use crate::flow::InterfaceName;
 use crate::link::{Link, LinkAddress, LinkKind, Mac};
 use crate::refusal::Code;
 use crate::resolve::{resolve, route_queries};
 use crate::rule::Rule;
+use crate::senders::{Sender, Senders};
 
 /// A kernel and a data plane that do what the relay asks, unless told to refuse, and that judge
 /// every action.
@@ -175,6 +176,25 @@ impl World {
             (counters.offered, counters.forwarded) = (volume, volume);
         }
         self.relay.handle_counters(self.counters.clone(), self.now);
+    }
+
+    /// The plane shows these senders of a rule, each with a stamp; what is told of it.
+    pub(super) fn seen(&mut self, name: &str, senders: &[(&str, u64)]) -> Vec<SecondSender> {
+        let id = self.relay.running[&RuleKey::from_user(name)].id;
+        let sender = |(address, seen): &(&str, u64)| Sender {
+            address: ip(address),
+            packets: 1,
+            seen: *seen,
+        };
+        self.counters.rules[id.0 as usize].senders = Senders::merge(senders.iter().map(sender));
+        self.relay.handle_counters(self.counters.clone(), self.now);
+        let mut told = Vec::new();
+        while let Some(action) = self.relay.poll_action() {
+            if let Action::SecondSender(second) = action {
+                told.push(second);
+            }
+        }
+        told
     }
 
     pub(super) fn clocks(&self) -> Now {
