@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a stream was when it arrived. Counters fall only where their text says so.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InspectStats {
     /// What it was: `rtp`, `ts`, `rtp+ts`, or `unknown` as long as nothing was recognised.
     #[serde(rename = "as")]
@@ -41,6 +42,7 @@ impl InspectStats {
 
 /// Packets of RTP (RFC 3550). `expected` is packets - duplicated + lost + unseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RtpCounts {
     /// Arrived, in order or not.
     pub packets: u64,
@@ -64,6 +66,7 @@ pub struct RtpCounts {
 
 /// RTP of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RtpStats {
     /// Of all sources.
     #[serde(flatten)]
@@ -77,6 +80,7 @@ pub struct RtpStats {
 
 /// One source of RTP.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SsrcStats {
     /// Its number, as in `0x0000cafe`.
     pub ssrc: String,
@@ -98,6 +102,7 @@ pub struct SsrcStats {
 
 /// Packets of transport streams (ISO/IEC 13818-1), with the names of ETSI TR 101 290.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TsStats {
     /// With a sync byte.
     pub packets: u64,
