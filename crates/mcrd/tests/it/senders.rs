@@ -96,7 +96,7 @@ pub(crate) fn a_second_sender_on_a_rule_for_anyone_is_a_warning(plane: Plane) {
     }
     let warnings = warnings();
     let [warning] = &warnings[..] else { panic!("{warnings:#?}") };
-    for part in ["rule=a", "10.0.0.1", "(as in 10.0.0.1@239.1.1.1:5001@veth1)"] {
+    for part in ["rule=\"a\"", "10.0.0.1", "(as in 10.0.0.1@239.1.1.1:5001@veth1)"] {
         assert!(warning.contains(part), "lacks {part}: {warning}");
     }
 }
