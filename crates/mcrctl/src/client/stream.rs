@@ -92,7 +92,7 @@ impl Client {
         if !status.is_success() {
             drop(open);
             let body = body.collect().await.map_err(|error| self.broken(&error))?.to_bytes();
-            return self.reply(status, &body).and_then(|_| Ok(None));
+            return self.reply(status, &body).map(|_| None);
         }
         let mut open = Some(open);
         let (mut flow, mut until, mut last) = (Flow::More, std::pin::pin!(until), None);

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
-
 use axum::body::Body;
 use axum::routing::get;
 use futures_util::stream::repeat;
