@@ -211,3 +211,7 @@ for count in 10 1000 10000; do
             "program %d ns a packet\n", n, a, s, t * 1000, m, (e - b) / n, c }'
     stop
 done
+
+echo
+echo "inspection: CPU time of looking into a datagram, without the mirror:"
+cargo run --quiet --release --locked -p mcr-core --example inspection-cost

@@ -1,5 +1,3 @@
-mod cost;
-
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 

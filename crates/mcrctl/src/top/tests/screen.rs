@@ -7,18 +7,13 @@ use super::super::ink::Ink;
 use super::super::screen::Screen;
 use super::world::{Fed, World};
 
-/// Asks the test below to panic.
+/// Asks the test to take the terminal and panic: it starts itself so.
 const PANIC: &str = "MCRCTL_TEST_PANICS";
 
-/// Not a test by itself: it is started on a terminal by the one below.
-#[test]
-#[ignore = "takes the terminal, and panics when its other half asks it to"]
-fn takes_the_terminal_and_panics() {
-    if std::env::var_os(PANIC).is_some() {
-        let mut screen = Screen::enter(Ink { unicode: true, colours: true }).unwrap();
-        screen.draw(&mut Fed::new(World::of_many(3)).model).unwrap();
-        panic!("the crash of a test");
-    }
+fn take_the_terminal_and_panic() {
+    let mut screen = Screen::enter(Ink { unicode: true, colours: true }).unwrap();
+    screen.draw(&mut Fed::new(World::of_many(3)).model).unwrap();
+    panic!("the crash of a test");
 }
 
 struct Tmux(String);
@@ -44,11 +39,14 @@ impl Drop for Tmux {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
 fn a_panic_gives_the_terminal_back_before_it_is_reported() {
+    if std::env::var_os(PANIC).is_some() {
+        take_the_terminal_and_panic();
+    }
     let tmux = Tmux(format!("mcrctl-test-{}", std::process::id()));
     let test = std::env::current_exe().unwrap();
-    let name = "top::tests::screen::takes_the_terminal_and_panics";
+    let name = "top::tests::screen::a_panic_gives_the_terminal_back_before_it_is_reported";
     let run = format!(
-        "stty -a > before; {PANIC}=1 RUST_BACKTRACE=0 {} --exact {name} --ignored --nocapture; \
+        "stty -a > before; {PANIC}=1 RUST_BACKTRACE=0 {} --exact {name} --nocapture; \
          stty -a > after; cmp before after && echo unchanged; exec sleep 60",
         test.display()
     );
