@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{self, SignalKind, signal};
-use tokio::time::{self, Interval, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{self, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::Session;
 use crate::client::{Client, Question};
@@ -82,17 +82,22 @@ impl<'s> Top<'s> {
     ) -> Result<(), Failure> {
         let (mut ask, mut clock) = (steady(every), steady(SECOND));
         let mut asking: Asking<'s> = None;
+        // When a key that has begun was the Escape key, unless more comes.
+        let mut quiet_at = None;
         loop {
             self.screen.draw(&mut self.model)?;
-            let begun = self.keys.has_begun();
+            let quiet = quiet_at.unwrap_or_else(time::Instant::now);
             let event = tokio::select! {
                 bytes = typed.next() => Event::Typed(bytes),
-                () = sleep(KEY), if begun => Event::Quiet,
+                () = sleep_until(quiet), if quiet_at.is_some() => Event::Quiet,
                 sign = signals.next() => Event::Signal(sign),
                 answer = answered(&mut asking) => Event::Answer(answer),
                 _ = ask.tick() => Event::Ask,
                 _ = clock.tick() => Event::Clock,
             };
+            if matches!(event, Event::Typed(_) | Event::Quiet) {
+                quiet_at = None;
+            }
             match event {
                 Event::Answer(answer) => {
                     asking = None;
@@ -109,6 +114,9 @@ impl<'s> Top<'s> {
                         return Ok(());
                     }
                 }
+            }
+            if quiet_at.is_none() && self.keys.has_begun() {
+                quiet_at = Some(time::Instant::now() + KEY);
             }
         }
     }
