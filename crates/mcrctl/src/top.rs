@@ -64,7 +64,7 @@ enum Event {
     /// Nothing has followed the beginning of a key.
     Quiet,
     Signal(Sign),
-    Answer(Result<Look, Failure>),
+    Answer(Box<Result<Look, Failure>>),
     /// Time to ask `mcrd`.
     Ask,
     /// Time is shown by the second.
@@ -91,7 +91,7 @@ impl<'s> Top<'s> {
                 bytes = typed.next() => Event::Typed(bytes),
                 () = sleep_until(quiet), if quiet_at.is_some() => Event::Quiet,
                 sign = signals.next() => Event::Signal(sign),
-                answer = answered(&mut asking) => Event::Answer(answer),
+                answer = answered(&mut asking) => Event::Answer(Box::new(answer)),
                 _ = ask.tick() => Event::Ask,
                 _ = clock.tick() => Event::Clock,
             };
@@ -101,7 +101,7 @@ impl<'s> Top<'s> {
             match event {
                 Event::Answer(answer) => {
                     asking = None;
-                    self.answer(answer);
+                    self.answer(*answer);
                 }
                 Event::Ask if asking.is_none() && !self.model.paused => {
                     self.model.handle_asked(Instant::now());

@@ -11,7 +11,7 @@ pub(crate) fn si(value: f64) -> String {
         (value, prefix) = (value / 1000.0, prefix + 1);
     }
     let decimals = match (prefix, value) {
-        (0, value) if value < 0.05 || value >= 9.95 => 0,
+        (0, value) if !(0.05..9.95).contains(&value) => 0,
         (0, _) => 1,
         (_, value) if value < 9.995 => 2,
         (_, value) if value < 99.95 => 1,
