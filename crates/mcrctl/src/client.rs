@@ -146,7 +146,7 @@ impl Client {
         Failure::refused(
             "broken-off",
             format!("mcrd broke the connection on {socket} off before it answered: {error}"),
-            "see its log; a change that was asked for may be made: look with `mcrctl list`",
+            "see its log; after a change look with `mcrctl list`: it may have been made",
         )
     }
 

@@ -41,7 +41,7 @@ pub(crate) use metrics::listen as listen_for_metrics;
 pub(crate) use routes::answer;
 
 const CONNECTIONS: usize = 512;
-const SCRAPES: usize = 64;
+const SCRAPES: usize = 8;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a client to take some of what is sent.

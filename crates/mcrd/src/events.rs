@@ -140,7 +140,7 @@ fn log(event: &Event, view: &EventView) {
         };
     }
     match event.level() {
-        Level::Info if event.is_flip() => line!(debug),
+        Level::Info if event.is_flip() => line!(trace),
         Level::Info => line!(info),
         Level::Warning => line!(warn),
         Level::Error => line!(error),

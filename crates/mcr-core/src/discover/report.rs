@@ -12,8 +12,8 @@ use crate::relay::Takers;
 use crate::verdict::{Pass, RuleDrop};
 
 impl Survey {
-    /// After `listened`, with the rules of that moment. Interfaces that are gone since have their
-    /// number for a name.
+    /// After `listened`, with the rules and interfaces of a moment. An interface that was not there then
+    /// has its number for a name.
     pub fn report(self, listened: Duration, missed: u64, takers: &Takers) -> Discovery {
         let Self { interfaces, streams, left_out, .. } = self;
         let name = |index| name(takers, index);

@@ -3,6 +3,7 @@ mod interfaces;
 mod states;
 mod streams;
 mod takers;
+mod watch;
 mod world;
 
 use super::*;

@@ -32,6 +32,8 @@ impl Relay {
             inspect: rule.inspect,
             take: plane.map(|plane| plane.take.clone()),
         });
-        WatchList { rules: watched.collect(), own: self.own.clone() }
+        let rules: Vec<Watched> = watched.collect();
+        let own = if rules.is_empty() { BTreeSet::new() } else { self.own.clone() };
+        WatchList { rules, own }
     }
 }

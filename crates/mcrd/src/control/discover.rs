@@ -75,7 +75,9 @@ pub(super) async fn page(
         listen(tap, &mut survey, (from, duration)).await.map_err(|error| cannot(&error))?;
     let after = answer(&commands, Command::Takers).await?;
     warnings.extend(lost_on_the_way(&before, &after, &places_to_listen));
-    let mut found = survey.report(duration, missed, &after);
+    // One that has gone had its name, and its rules, before.
+    let all_there = places_to_listen.iter().all(|index| after.name(*index).is_some());
+    let mut found = survey.report(duration, missed, if all_there { &after } else { &before });
     found.warnings = warnings;
     Ok(Json(found).into_response())
 }
@@ -146,11 +148,25 @@ async fn listen(
     Ok(tap.get_mut().lost())
 }
 
-/// The interfaces that were not up for the whole time.
+/// The interfaces by which nothing could come, for the whole time or a part of it.
 fn lost_on_the_way(before: &Takers, after: &Takers, places: &BTreeSet<IfIndex>) -> Vec<String> {
-    let is_up = |index| after.interfaces.values().any(|link| link.index == index && link.up);
-    let down = places.iter().filter(|index| !is_up(**index));
-    let name = |index| before.name(index).map(InterfaceName::to_string);
-    down.filter_map(|index| Some(format!("{} went down while it was listened to", name(*index)?)))
-        .collect()
+    let link = |takers: &'_ Takers, index| {
+        takers.interfaces.values().find(|link| link.index == index).cloned()
+    };
+    let trouble = |index: &IfIndex| {
+        let name = before.name(*index)?;
+        let (was, is) = (link(before, *index)?, link(after, *index));
+        Some(match is {
+            _ if !was.up => format!("{name} is down, so nothing arrives: ip link set {name} up"),
+            Some(is) if !is.up => format!("{name} went down while it was listened to"),
+            None => format!("{name} was removed while it was listened to"),
+            Some(is) if !is.carrier => {
+                format!(
+                    "{name} has no carrier, so nothing arrives: is its other end connected and up?"
+                )
+            }
+            Some(_) => return None,
+        })
+    };
+    places.iter().filter_map(trouble).collect()
 }

@@ -52,7 +52,7 @@ catalogue! {
     counter INSPECT_OTHER "mcr_rule_inspect_other_packets"
         "Packets of the inspected rule that are not what its stream is.";
     counter INSPECT_UNSEEN "mcr_rule_inspect_unseen_packets"
-        "Packets of the inspected rule that were relayed and not looked into.";
+        "Packets that were relayed and not looked into, of all inspected rules of the interface.";
     counter RTP_PACKETS "mcr_rule_rtp_packets"
         "RTP packets that arrived.";
     counter RTP_EXPECTED "mcr_rule_rtp_expected_packets"
