@@ -9,6 +9,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 pub use crate::netlink::bridge_members;
 pub use crate::sys::ethtool::lro;
+pub use crate::sys::groups::only_mld_queries;
 
 /// sysfs as it is for the network namespace of the calling thread.
 ///

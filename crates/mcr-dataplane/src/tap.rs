@@ -107,11 +107,11 @@ impl Tap {
     }
 
     /// For a task that waits for frames, within a tokio runtime.
-    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: the descriptor is open, and the same one, as long as the tap is there; nobody puts
-        // another tap in its place.
+    pub fn watched(self) -> io::Result<Watched> {
+        // SAFETY: the descriptor is open, and the same one, as long as the tap is there, and
+        // `Watched` lets nobody put another tap in its place.
         let watched = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
-        Ok(watched?)
+        Ok(Watched(watched?))
     }
 
     /// Spares it what this host sends.
@@ -168,6 +168,34 @@ impl Tap {
     pub fn lost(&mut self) -> u64 {
         self.lost += socket::arrived(&self.socket).map_or(0, |(_, lost)| lost.into());
         self.lost
+    }
+}
+
+/// A tap that a task waits for. It gives the tap to nobody: with another in its place the runtime would
+/// wait for a descriptor that somebody else may have by then.
+#[derive(Debug)]
+pub struct Watched(AsyncFd<Tap>);
+
+impl Watched {
+    /// Waits until there is something, and shows it as [`Tap::read`] does. May be dropped and called again
+    /// at any time.
+    pub async fn read(&mut self, each: impl FnMut(&Caught<'_>)) -> io::Result<usize> {
+        let mut ready = self.0.readable_mut().await?;
+        let count = ready.get_inner_mut().read(each);
+        if count == 0 {
+            ready.clear_ready();
+        }
+        Ok(count)
+    }
+
+    /// As [`Tap::read`].
+    pub fn read_now(&mut self, each: impl FnMut(&Caught<'_>)) -> usize {
+        self.0.get_mut().read(each)
+    }
+
+    /// As [`Tap::lost`].
+    pub fn lost(&mut self) -> u64 {
+        self.0.get_mut().lost()
     }
 }
 

@@ -16,9 +16,9 @@ pub(crate) fn run(
     all: bool,
 ) -> Result<(), Failure> {
     let name = name.map(|name| format!("&name={}", encoded(name))).unwrap_or_default();
-    let duration = encoded(&humantime::format_duration(duration).to_string());
-    let reply =
-        session.client.ask(&Question::get(format!("/v1/doctor?duration={duration}{name}")))?;
+    let time = encoded(&humantime::format_duration(duration).to_string());
+    let question = Question::get(format!("/v1/doctor?duration={time}{name}"));
+    let reply = session.client.ask_slow(duration, &question)?;
     let report: DoctorReport = reply.read()?;
     if session.json {
         terminal::print(&format!("{}\n", reply.text))?;

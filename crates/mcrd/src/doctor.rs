@@ -20,7 +20,7 @@ use mcr_core::refusal::{Code, Refusal};
 use mcr_core::relay::{RuleFacts, State, time};
 use mcr_core::rule::{Local, RuleKey};
 use mcr_dataplane::netlink::Netlink;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -31,10 +31,14 @@ pub(crate) use listen::Listener;
 /// Each thing that may be waited for beside the watching takes this long at most.
 const REST: Duration = Duration::from_millis(500);
 const DURATION: Duration = Duration::from_secs(3);
-/// A client waits for 30 seconds.
+/// A connection lasts for 60 seconds.
 const DURATION_MAX: Duration = Duration::from_secs(20);
 /// The most senders whose routes are asked for.
 const SOURCES_MAX: usize = 64;
+/// So many may watch the wire at a time.
+const PLACES_MAX: usize = 4;
+
+static PLACES: Semaphore = Semaphore::const_new(PLACES_MAX);
 
 /// What the event loop knows.
 pub(crate) struct Facts {
@@ -72,9 +76,17 @@ pub(crate) async fn examine(
         let only = only.clone();
         answer(commands, |reply| Command::Facts(only, reply)).await
     };
+    let place = PLACES.try_acquire().map_err(|_| {
+        let message = format!("{PLACES_MAX} doctors are watching already");
+        Refusal::new(
+            Code::Capacity,
+            message,
+            "try again when one of them has ended, after 20s at most",
+        )
+    })?;
     let begin = facts().await?;
     let drops = machine::backlog_drops();
-    let seen = watch(&begin.rules, duration).await;
+    let seen = watch(&begin.rules, duration, place).await;
     let end = facts().await?;
     let mut rules = paired(begin.rules, end.rules);
     if only.is_none() {
@@ -115,10 +127,17 @@ fn failed(why: String) -> Refusal {
     Refusal::new(Code::Internal, why, "ask again; if it stays so, see the log of mcrd")
 }
 
-/// The wire, for that long.
-async fn watch(rules: &[RuleFacts], duration: Duration) -> Known<Seen> {
+/// The wire, for that long. The place is taken until the thread ends, also when the client has gone.
+async fn watch(
+    rules: &[RuleFacts],
+    duration: Duration,
+    place: SemaphorePermit<'static>,
+) -> Known<Seen> {
     let plan = wire::Plan::make(rules);
-    let watched = thread(move || wire::watch(&plan, duration));
+    let watched = thread(move || {
+        let _place = place;
+        wire::watch(&plan, duration)
+    });
     match timeout(duration + REST, watched).await {
         Ok(seen) => seen.and_then(|seen| seen),
         Err(_) => Err("the wire could not be watched: the host is too busy".into()),

@@ -16,6 +16,10 @@ use crate::wire::membership::{Message, Query, parse};
 pub const LASTS: Duration = Duration::from_secs(260);
 /// Between its arrival and its delivery a query takes no longer than this, whoever is looked at first.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the last question is remembered after that, to tell who has fallen silent.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// What is over is looked for this often.
+const TIDY: Duration = Duration::from_secs(60);
 /// The most groups that are remembered of an interface and protocol.
 const GROUPS_MAX: usize = 16_384;
 /// The most hosts that are remembered.
@@ -76,13 +80,15 @@ pub struct Hearing {
     talks: BTreeMap<(IfIndex, Protocol), Talk>,
     /// Whose questions have come through to this host's own kernel, and when they last did.
     delivered: BTreeMap<IpAddr, Duration>,
+    /// When what is over was last forgotten.
+    tidied: Duration,
 }
 
 impl Hearing {
     /// A frame that has arrived, at a time since the listening began. What carries a tag was said on the
     /// VLAN's interface, and is heard there.
     pub fn observe(&mut self, frame: &Frame<'_>, at: Duration) {
-        self.now = self.now.max(at);
+        self.tidy(at);
         if frame.tag.is_some_and(|tag| tag & 0xfff > 0) {
             return;
         }
@@ -110,9 +116,28 @@ impl Hearing {
 
     /// A message of that host has come through to the kernel.
     pub fn delivered(&mut self, by: IpAddr, at: Duration) {
+        self.tidy(at);
         if self.delivered.len() < QUERIERS_MAX || self.delivered.contains_key(&by) {
             self.delivered.insert(by, at);
         }
+    }
+
+    /// Forgets what is over, so that neither interfaces that have gone nor forged messages fill the room
+    /// for ever.
+    fn tidy(&mut self, at: Duration) {
+        self.now = self.now.max(at);
+        let now = self.now;
+        if now.saturating_sub(self.tidied) < TIDY {
+            return;
+        }
+        self.tidied = now;
+        let within = |at: Duration, time| now.saturating_sub(at) <= time;
+        self.delivered.retain(|_, at| within(*at, LASTS + GRACE));
+        self.talks.retain(|_, talk| {
+            talk.members.retain(|_, (_, at)| within(*at, LASTS));
+            let asked = talk.asked.is_some_and(|asked| within(asked.at, REMEMBERED));
+            asked || !talk.members.is_empty()
+        });
     }
 
     /// The last question on an interface, if it did not come through to the kernel, which so cannot
@@ -223,6 +248,40 @@ mod tests {
         assert_eq!(talk(&hearing).members[&group], ([10, 0, 0, 254].into(), seconds(2)));
         hear(&mut hearing, 3, &LEAVE);
         assert!(talk(&hearing).members.is_empty());
+    }
+
+    #[test]
+    fn what_is_over_makes_room() {
+        let mut hearing = Hearing::default();
+        let forged = |host: usize| IpAddr::from((host as u32).to_be_bytes());
+        (0..QUERIERS_MAX).for_each(|host| hearing.delivered(forged(host), seconds(1)));
+        hear(&mut hearing, 1, &REPORT);
+        let members = &mut hearing.talks.values_mut().next().unwrap().members;
+        members.clear();
+        members.extend((0..GROUPS_MAX).map(|group| (forged(group), (forged(0), seconds(1)))));
+        let group = IpAddr::from([239, 1, 1, 1]);
+        hear(&mut hearing, 261, &REPORT);
+        assert!(!talk(&hearing).members.contains_key(&group), "those may still be there");
+        hear(&mut hearing, 322, &REPORT);
+        assert_eq!(talk(&hearing).members.keys().collect::<Vec<_>>(), [&group]);
+        let querier = IpAddr::from([10, 0, 0, 254]);
+        hearing.delivered(querier, seconds(322));
+        assert_eq!(hearing.delivered.keys().collect::<Vec<_>>(), [&querier]);
+    }
+
+    #[test]
+    fn an_interface_on_which_nobody_speaks_is_forgotten() {
+        let mut hearing = Hearing::default();
+        let elsewhere = |hearing: &mut Hearing, at| hearing.delivered([10, 0, 0, 1].into(), at);
+        hear(&mut hearing, 100, &OF_A_GROUP);
+        elsewhere(&mut hearing, seconds(160));
+        assert_eq!(hearing.talks.len(), 0, "nothing is known of it");
+        hear(&mut hearing, 200, &QUERY);
+        elsewhere(&mut hearing, seconds(3800));
+        assert_eq!(talk(&hearing).querier(hearing.now), None);
+        assert!(talk(&hearing).asked.is_some(), "who has asked is still told");
+        elsewhere(&mut hearing, seconds(3860));
+        assert_eq!(hearing.talks.len(), 0);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn queues(
     let rate: u64 = used.inputs.iter().map(|rule| rule.facts.rate.packets).sum();
     let cpus = evidence.host.cpus;
     if count == 1 && !spread && cpus > 1 && rate >= MANY {
-        let mask = format!("{:x}", 1_u128.checked_shl(cpus as u32).unwrap_or(0).wrapping_sub(1));
+        let mask = mask(cpus);
         let found = format!(
             "one receive queue, RPS off, {rate} packets/s: one CPU of {cpus} receives all of it"
         );
@@ -52,6 +52,14 @@ fn queues(
     let rps = if spread { "RPS on" } else { "RPS off" };
     let queues = super::counted(count as u64, "receive queue");
     checks.ok(Topic::ReceiveQueues, name, format!("{queues}, {rps}, {rate} packets/s"));
+}
+
+/// All of that many CPUs, as sysfs reads it: hexadecimal, a comma between words of 32 bits.
+fn mask(cpus: usize) -> String {
+    let rest = cpus % 32;
+    let first = (rest > 0).then(|| format!("{:x}", (1_u32 << rest) - 1));
+    let whole = std::iter::repeat_n("ffffffff".to_owned(), cpus / 32);
+    first.into_iter().chain(whole).collect::<Vec<_>>().join(",")
 }
 
 /// Super-packets of UDP GRO stay whole in both planes, and unfinished checksums are finished by the
@@ -151,5 +159,19 @@ fn wanted_here(evidence: &Evidence, local: Local, ports: crate::flow::PortRange)
     match local {
         Local::Yes | Local::Auto => bound(),
         Local::No => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn a_mask_has_words_of_32_bits() {
+        let masks = [2, 31, 32, 33, 64, 130].map(mask);
+        let all = "ffffffff,ffffffff,ffffffff,ffffffff";
+        let words = ["3", "7fffffff", "ffffffff", "1,ffffffff", "ffffffff,ffffffff"];
+        assert_eq!(masks[..5], words);
+        assert_eq!(masks[5], format!("3,{all}"));
     }
 }

@@ -3,16 +3,18 @@
 mod outputs;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::seen::{Flow, Seen, Sight};
 use super::{Checks, Evidence, RuleEvidence, Topic, counted, some_of, span};
-use crate::flow::OutputSource;
+use crate::flow::{Input, OutputSource, PortRange};
 use crate::link::{IfIndex, Links};
 use crate::relay::State;
 use crate::resolve::Resolved;
 use crate::rule::{RuleKey, Ttl};
 use crate::table::is_ssm;
+use crate::watch::Silence;
 
 pub(super) fn judge(
     evidence: &Evidence,
@@ -102,7 +104,17 @@ impl Stream<'_> {
             Some(quiet) => format!("the last packet came {} ago", span(quiet)),
             None => "none has come yet".to_owned(),
         };
-        let (found, remedy) = self.elsewhere().unwrap_or_else(|| {
+        let found = self.elsewhere();
+        let pauses = match (facts.quiet, facts.rule.silence) {
+            (Some(_), Silence::Never) => true,
+            (Some(quiet), Silence::After(limit)) => quiet < limit,
+            (None, _) => false,
+        };
+        if found.is_none() && pauses {
+            let found = format!("no packet in {duration}; {last}, which its `silence` allows");
+            return checks.ok(Topic::Sender, self.key(), found);
+        }
+        let (found, remedy) = found.unwrap_or_else(|| {
             (
                 format!("no packet to {} on any port or interface", input.addresses),
                 "does the sender run, does it send to that group, and has it a TTL that lasts to here? \
@@ -148,12 +160,15 @@ impl Stream<'_> {
                 some_of(&ports),
                 input.ports
             );
-            let port = ports.iter().next().copied().unwrap_or_default();
-            let flow = format!("{}:{port}@{here}", input.addresses);
-            return Some((
-                found,
-                format!("mcrctl set {key} --input {flow}, or change the sender's port"),
-            ));
+            let port = ports.first().and_then(|port| PortRange::new(*port, *port).ok());
+            let remedy = match port {
+                Some(ports) => {
+                    let flow = Input { ports, ..input.clone() };
+                    format!("mcrctl set {key} --input {flow}, or change the sender's port")
+                }
+                None => "change the sender's port".to_owned(),
+            };
+            return Some((found, remedy));
         }
         if let Some((flow, vlan)) = all()
             .filter(|(flow, _)| {
@@ -164,9 +179,8 @@ impl Stream<'_> {
             let found = format!("it comes tagged with VLAN {vlan}, from {}", flow.source);
             let remedy = format!(
                 "make the rule on the VLAN's interface: ip link add link {here} name {here}.{vlan} type \
-                 vlan id {vlan}; ip link set {here}.{vlan} up; mcrctl set {key} --input \
-                 {}:{}@{here}.{vlan}",
-                input.addresses, input.ports
+                 vlan id {vlan}; ip link set {here}.{vlan} up; mcrctl set {key} --input {}",
+                moved(input, format!("{here}.{vlan}"))
             );
             return Some((found, remedy));
         }
@@ -174,8 +188,7 @@ impl Stream<'_> {
         let other = name(flow.interface);
         let found =
             format!("it comes on {other} from {}, and the rule listens on {here}", flow.source);
-        let remedy =
-            format!("mcrctl set {key} --input {}:{}@{other}", input.addresses, input.ports);
+        let remedy = format!("mcrctl set {key} --input {}", moved(input, other));
         Some((found, remedy))
     }
 
@@ -189,10 +202,12 @@ impl Stream<'_> {
                 );
                 let senders: BTreeSet<IpAddr> =
                     self.arriving().map(|(flow, _)| flow.source).collect();
-                let sender =
-                    senders.first().map_or_else(|| "SOURCE".to_owned(), ToString::to_string);
+                let flow = match senders.first() {
+                    Some(sender) => from(input, [*sender].into()),
+                    None => format!("SOURCE@{input}"),
+                };
                 let remedy = format!(
-                    "name the sender: mcrctl set {} --input {sender}@{input}; routers build no tree without",
+                    "name the sender: mcrctl set {} --input {flow}; routers build no tree without",
                     self.key()
                 );
                 checks.warning(Topic::Source, self.key(), (found, remedy));
@@ -215,12 +230,10 @@ impl Stream<'_> {
             some_of(&others),
             some_of(&input.sources)
         );
-        let flow = format!("{}:{}@{}", input.addresses, input.ports, input.interface);
-        let sources: Vec<String> = others.iter().map(ToString::to_string).collect();
         let remedy = format!(
-            "if that is the sender, take from it: mcrctl set {} --input {}@{flow}",
+            "if that is the sender, take from it: mcrctl set {} --input {}",
             self.key(),
-            sources.join(",")
+            from(input, others)
         );
         if right || self.rule.facts.state == State::Forwarding {
             checks.ok(Topic::Source, self.key(), found);
@@ -231,8 +244,11 @@ impl Stream<'_> {
 
     /// Rewriting gives all of them one source, and nobody can tell them apart behind the relay.
     fn second_sender(&self, checks: &mut Checks) {
-        let taken = self.arriving().filter(|(flow, _)| self.takes(flow.source));
-        let mut flows: Vec<_> = taken.map(|(f, _)| (f.destination, f.port, f.source)).collect();
+        if !self.rule.facts.rule.input.sources.is_empty() {
+            return checks.ok(Topic::SecondSender, self.key(), "the rule names its senders");
+        }
+        let mut flows: Vec<_> =
+            self.arriving().map(|(f, _)| (f.destination, f.port, f.source)).collect();
         flows.sort_unstable();
         let same =
             |pair: &&[(IpAddr, u16, IpAddr)]| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1);
@@ -295,6 +311,18 @@ impl Stream<'_> {
             checks.ok(Topic::Ttl, self.key(), found);
         }
     }
+}
+
+/// An input as a command has it, with its sources, on another interface.
+fn moved(input: &Input, interface: impl Display) -> String {
+    let here = input.to_string();
+    let flow = here.strip_suffix(input.interface.as_str()).unwrap_or(&here);
+    format!("{flow}{interface}")
+}
+
+/// An input as a command has it, from these senders.
+fn from(input: &Input, sources: BTreeSet<IpAddr>) -> String {
+    Input { sources: sources.into_iter().collect(), ..input.clone() }.to_string()
 }
 
 fn name_of(links: &Links, index: IfIndex) -> String {

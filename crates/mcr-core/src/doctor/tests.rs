@@ -51,20 +51,7 @@ fn facts() -> InterfaceFacts {
 }
 
 fn rule(name: &str, input: &str, outputs: &[&str]) -> RuleEvidence {
-    let spec = RuleSpec {
-        name: Some(name.into()),
-        comment: None,
-        input: input.into(),
-        sources: Vec::new(),
-        outputs: outputs.iter().map(|output| output.parse().unwrap()).collect(),
-        enabled: true,
-        local: None,
-        join: None,
-        max_rate: None,
-        silence: None,
-        inspect: None,
-    };
-    let rule = spec.check().unwrap();
+    let rule = RuleSpec::plain(name, input, outputs).check().unwrap();
     let outputs = vec![OutputCounters::default(); rule.outputs.len()];
     RuleEvidence {
         before: Some((RuleCounters::default(), outputs.clone())),

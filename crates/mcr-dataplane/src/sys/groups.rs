@@ -7,7 +7,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use mcr_core::action::Membership;
 use mcr_core::link::IfIndex;
-use socket2::{SockAddr, Socket};
+use socket2::{SockAddr, SockRef, Socket};
+
+/// `ICMPV6_FILTER` of linux/icmpv6.h, which libc does not have.
+const ICMPV6_FILTER: libc::c_int = 1;
+/// The type of a question for members (RFC 2710 §3.1).
+const MLD_QUERY: usize = 130;
 
 /// Joins on a socket of the group's family.
 pub(crate) fn join(socket: &Socket, membership: Membership) -> io::Result<()> {
@@ -17,6 +22,14 @@ pub(crate) fn join(socket: &Socket, membership: Membership) -> io::Result<()> {
 /// Leaves. The last source of a group takes the group with it.
 pub(crate) fn leave(socket: &Socket, membership: Membership) -> io::Result<()> {
     change(socket, membership, [libc::MCAST_LEAVE_GROUP, libc::MCAST_LEAVE_SOURCE_GROUP])
+}
+
+/// Lets a raw socket of ICMPv6 take the queries of MLD alone (RFC 3542 §3.2).
+pub fn only_mld_queries(socket: &impl AsFd) -> io::Result<()> {
+    // A bit for each type; those that are set are blocked.
+    let mut blocked = [u32::MAX; 8];
+    blocked[MLD_QUERY / 32] &= !(1 << (MLD_QUERY % 32));
+    set(&SockRef::from(socket), (libc::IPPROTO_ICMPV6, ICMPV6_FILTER), &blocked)
 }
 
 fn change(

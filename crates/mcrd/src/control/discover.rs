@@ -134,18 +134,13 @@ async fn listen(
         tokio::select! {
             biased;
             () = sleep_until(end) => break,
-            ready = tap.readable_mut() => {
-                let mut ready = ready?;
-                if ready.get_inner_mut().read(&mut each) == 0 {
-                    ready.clear_ready();
-                }
-            }
+            read = tap.read(&mut each) => drop(read?),
         }
         // However much comes, the others on this thread have their turn.
         yield_now().await;
     }
-    tap.get_mut().read(&mut each);
-    Ok(tap.get_mut().lost())
+    tap.read_now(&mut each);
+    Ok(tap.lost())
 }
 
 /// The interfaces by which nothing could come, for the whole time or a part of it.

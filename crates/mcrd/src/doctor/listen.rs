@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use mcr_core::doctor::Known;
 use mcr_core::doctor::heard::Hearing;
-use mcr_dataplane::tap::{Catch, Tap, TapOptions};
+use mcr_dataplane::machine::only_mld_queries;
+use mcr_dataplane::tap::{Catch, Caught, Tap, TapOptions, Watched};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
-use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 
 use super::wire::frame;
 
@@ -30,7 +31,7 @@ pub(crate) struct Listener {
 
 /// What is listened with.
 struct Ears {
-    tap: AsyncFd<Tap>,
+    tap: Watched,
     igmp: tokio::net::UdpSocket,
     /// None where the kernel has no IPv6.
     icmpv6: Option<tokio::net::UdpSocket>,
@@ -68,6 +69,8 @@ impl Listener {
             if let Err(error) = self.hear(&mut ears).await {
                 break error;
             }
+            // However much comes, the event loop on this thread has its turn.
+            yield_now().await;
         };
         tracing::warn!("{}", cannot(&error));
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Err(cannot(&error));
@@ -84,12 +87,7 @@ impl Listener {
             }
         };
         let (bytes, by) = tokio::select! {
-            ready = tap.readable_mut() => {
-                let mut ready = ready?;
-                ready.clear_ready();
-                self.arrived(ready.get_inner_mut());
-                return Ok(());
-            }
+            read = tap.read(|caught| self.arrived(caught)) => return read.map(|_| ()),
             // With its IP header: the type is behind it.
             received = igmp.recv_from(&mut packet) => {
                 let (length, by) = received?;
@@ -108,14 +106,10 @@ impl Listener {
         Ok(())
     }
 
-    fn arrived(&self, tap: &mut Tap) {
-        let at = self.since.elapsed();
-        self.with(|heard| {
-            while tap.read(|caught| {
-                frame(caught).iter().for_each(|frame| heard.observe(frame, at));
-            }) > 0
-            {}
-        });
+    fn arrived(&self, caught: &Caught<'_>) {
+        if let Some(frame) = frame(caught) {
+            self.with(|heard| heard.observe(&frame, self.since.elapsed()));
+        }
     }
 
     fn with(&self, change: impl FnOnce(&mut Hearing)) {
@@ -137,12 +131,10 @@ impl Ears {
         };
         let tap = Tap::open(&options)?;
         tap.ignore_outgoing()?;
-        let icmpv6 = raw(AddressFamily::INET6, ipproto::ICMPV6);
-        Ok(Self {
-            tap: tap.watched()?,
-            igmp: raw(AddressFamily::INET, ipproto::IGMP)?,
-            icmpv6: icmpv6.ok(),
-        })
+        let icmpv6 = raw(AddressFamily::INET6, ipproto::ICMPV6).ok();
+        // Without it every ping wakes the task, which looks at the type itself.
+        let _ = icmpv6.as_ref().map(only_mld_queries);
+        Ok(Self { tap: tap.watched()?, igmp: raw(AddressFamily::INET, ipproto::IGMP)?, icmpv6 })
     }
 }
 

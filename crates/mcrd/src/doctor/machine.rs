@@ -7,6 +7,7 @@ use std::{fs, io};
 use mcr_core::doctor::{BridgeFacts, HostFacts, InterfaceFacts, Known, Queues, RuleEvidence};
 use mcr_core::flow::InterfaceName;
 use mcr_core::link::{IfIndex, Link, Links, Route};
+use mcr_core::loss::{softnet_dropped, softnet_since};
 use mcr_core::resolve::route_queries;
 use mcr_dataplane::machine::{Sysfs, bridge_members, lro};
 use mcr_dataplane::netlink::BridgeMember;
@@ -30,7 +31,7 @@ pub(super) fn names(rules: &[RuleEvidence], links: &Links) -> BTreeSet<Interface
 pub(super) fn read(
     links: &Links,
     names: &BTreeSet<InterfaceName>,
-    (membership_sockets, drops): (usize, Known<u64>),
+    (membership_sockets, drops): (usize, Known<Vec<u32>>),
 ) -> (HostFacts, BTreeMap<InterfaceName, InterfaceFacts>) {
     let host = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -41,7 +42,10 @@ pub(super) fn read(
         membership_sockets,
         rp_filter: sysctl("net/ipv4/conf/all/rp_filter"),
         listeners: listeners(),
-        backlog_drops: drops.and_then(|before| Ok(backlog_drops()?.saturating_sub(before))),
+        backlog_drops: drops.and_then(|before| {
+            let since = softnet_since(&before, &backlog_drops()?);
+            since.ok_or_else(|| "a CPU was switched on or off meanwhile".into())
+        }),
     };
     let groups = groups();
     let members = bridge_members().map_err(|error| format!("bridges do not tell groups: {error}"));
@@ -66,12 +70,10 @@ pub(super) fn read(
     (host, known.map(|(name, link)| (name.clone(), facts(name, link))).collect())
 }
 
-/// Frames that the queues of the CPUs have dropped since the start of the host: the second column, in
-/// hexadecimal.
-pub(super) fn backlog_drops() -> Known<u64> {
-    let text = file("/proc/net/softnet_stat")?;
-    let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
-    Ok(text.lines().filter_map(dropped).sum())
+/// Frames that the queue of each CPU has dropped since the start of the host.
+pub(super) fn backlog_drops() -> Known<Vec<u32>> {
+    let path = "/proc/net/softnet_stat";
+    softnet_dropped(&file(path)?).ok_or_else(|| format!("{path} is of another form"))
 }
 
 fn sysctl<T: std::str::FromStr>(name: &str) -> Known<T> {

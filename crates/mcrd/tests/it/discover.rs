@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -9,16 +10,58 @@ use serde_json::{Value, json};
 use crate::control::ask;
 use crate::lab::{Daemon, Lab, Plane, can_run, end, run, sibling, wait_for};
 
-/// Long enough, unless the machine is busy with others.
-const DURATIONS: [&str; 4] = ["2s", "6s", "20s", "1m"];
+/// Seconds: long enough, unless the machine is busy with others.
+const DURATIONS: [u64; 4] = [2, 6, 20, 60];
 
-/// `mcrctl discover` in the background, once it listens on these interfaces of the relay.
-fn discover(lab: &Lab, daemon: &Daemon, interfaces: &[&str], arguments: &[&str]) -> Child {
+/// `mcrctl discover` in the background, once it listens on these interfaces of the relay. None if it
+/// has ended before that was seen.
+fn discover(lab: &Lab, daemon: &Daemon, interfaces: &[&str], arguments: &[&str]) -> Option<Child> {
     let mut command = Command::new(sibling("mcrctl"));
     command.args(["--instance", &daemon.instance, "discover"]).args(arguments);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("the card's filter open", || interfaces.iter().all(|name| is_open(lab, name)));
-    child
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut has_ended = false;
+    wait_for("the card's filter open", || {
+        has_ended = child.try_wait().unwrap().is_some();
+        has_ended || interfaces.iter().all(|name| is_open(lab, name))
+    });
+    if has_ended {
+        said(child);
+        return None;
+    }
+    Some(child)
+}
+
+/// What it has said at its end, which must be a good one: the list, and warnings.
+fn said(child: Child) -> (Vec<u8>, String) {
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(status.success(), "{stderr}");
+    (stdout, stderr)
+}
+
+/// What is said by one that has listened to all that is done meanwhile. The first step is made before
+/// it listens.
+fn in_time(
+    lab: &Lab,
+    daemon: &Daemon,
+    (interfaces, arguments): (&[&str], &[&str]),
+    (before, meanwhile): (impl Fn(), impl Fn()),
+) -> (Vec<u8>, String) {
+    let found = DURATIONS.iter().find_map(|duration| {
+        before();
+        // That of the time before.
+        wait_for("the card's filter closed", || !interfaces.iter().any(|name| is_open(lab, name)));
+        // It does not listen before, so it does not end sooner than that long after.
+        let begin = Instant::now();
+        let text = format!("{duration}s");
+        let arguments = [arguments, &["--duration", &text]].concat();
+        let child = discover(lab, daemon, interfaces, &arguments)?;
+        meanwhile();
+        let in_time = begin.elapsed() < Duration::from_secs(*duration);
+        let found = said(child);
+        in_time.then_some(found)
+    });
+    found.expect("a minute is enough for it")
 }
 
 /// Whether an interface lets in all groups.
@@ -99,25 +142,19 @@ pub(crate) fn the_streams_on_the_wire_are_listed_as_they_were_sent(plane: Plane)
     daemon.ok(&["disable", "two"]);
     let before = memberships(&lab);
     // What the relay itself sends by veth2 is none of it.
-    let found = DURATIONS.iter().find_map(|duration| {
-        let arguments = ["--duration", duration, "--json"];
-        let mut child = discover(&lab, &daemon, &["veth1", "veth2"], &arguments);
+    let all_is_sent = || {
         assert_eq!(memberships(&lab), before, "nothing is joined");
         send_all(&lab);
-        let in_time = child.try_wait().unwrap().is_none();
-        let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-        in_time.then(|| serde_json::from_slice::<Value>(&stdout).unwrap())
-    });
-    let found = found.expect("a minute is enough to send a thousand packets");
+    };
+    let (found, _) =
+        in_time(&lab, &daemon, (&["veth1", "veth2"], &["--json"]), (|| {}, all_is_sent));
+    let found: Value = serde_json::from_slice(&found).unwrap();
     let all: Vec<Value> = found["streams"].as_array().unwrap().iter().map(figures).collect();
+    // The packets may have come some time before the end.
+    let state = all[0]["state"].as_str().unwrap();
+    assert!(["forwarding", "idle"].contains(&state), "{found}");
     let expected = [
-        stream(
-            ("239.1.1.1", 5001, "10.0.0.1"),
-            200,
-            100,
-            json!({"rule": "one", "state": all[0]["state"]}),
-        ),
+        stream(("239.1.1.1", 5001, "10.0.0.1"), 200, 100, json!({"rule": "one", "state": state})),
         stream(
             ("239.1.1.2", 5002, "10.0.0.1"),
             150,
@@ -221,19 +258,29 @@ fn where_nothing_can_be_listened_to_it_says_why() {
     }
 
     // It goes down while it is listened to, and nothing came.
-    let child = discover(&lab, &daemon, &["veth2"], &["veth2", "--duration", "2s"]);
-    lab.ip("relay", "link set veth2 down");
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
+    // As the daemon knows it.
+    let is_down = || {
+        let refused = daemon.ctl(&["discover", "veth2", "--duration", "1s"]);
+        refused.is_err_and(|said| said.contains("veth2 is down"))
+    };
+    let comes_up = || {
+        lab.ip("relay", "link set veth2 up");
+        wait_for("veth2 up", || lab.is_running("relay", "veth2") && !is_down());
+    };
+    let goes_down = || {
+        lab.ip("relay", "link set veth2 down");
+        wait_for("veth2 down", is_down);
+    };
+    let (_, said) = in_time(&lab, &daemon, (&["veth2"], &["veth2"]), (comes_up, goes_down));
     assert!(said.contains("warning: veth2 went down while it was listened to"), "{said}");
-    assert!(said.contains("nothing on veth2 in 2s: behind a snooping switch"), "{said}");
+    assert!(said.contains("nothing on veth2 in "), "{said}");
+    assert!(said.contains("s: behind a snooping switch"), "{said}");
     let said = daemon.refused(&["discover", "veth2"]);
     assert!(said.contains("veth2 is down") && said.contains("ip link set veth2 up"), "{said}");
 
     let sockets = lab.packet_sockets("relay");
     let listen = |_| discover(&lab, &daemon, &["veth1"], &["veth1", "--duration", "5m"]);
-    let children: Vec<Child> = (0..4).map(listen).collect();
+    let children: Vec<Child> = (0..4).filter_map(listen).collect();
     wait_for("four that listen", || lab.packet_sockets("relay") == sockets + 4);
     let said = daemon.refused(&["discover", "veth1"]);
     assert!(said.contains("4 discovers are listening already"), "{said}");

@@ -54,6 +54,8 @@ fn add(daemon: &Daemon, inspect: &str) {
     let output = "239.10.1.1:6000@veth2";
     let input = format!("{GROUP}@veth1");
     daemon.ok(&["add", &input, output, "--name", "a", "--inspect", inspect]);
+    // The reply does not wait for long. The first figures are there when the mirror is.
+    wait_for("the mirror", || !daemon.stats("a")["inspect"].is_null());
 }
 
 fn rtp(number: u16, payload_type: u8, payload: &[u8]) -> Vec<u8> {
@@ -160,7 +162,7 @@ pub(crate) fn transport_streams_are_counted_as_they_came(plane: Plane) {
     sums(&daemon.settled("a", 99), 0, 99);
 
     daemon.ok(&["set", "a", "--inspect", "auto"]);
-    assert_eq!(daemon.stats("a")["inspect"]["as"], "unknown", "it begins anew");
+    wait_for("it begins anew", || daemon.stats("a")["inspect"]["as"] == "unknown");
     let inside: Vec<Vec<u8>> = (0..100_u16)
         .filter(|n| !matches!(n, 33 | 66 | 67))
         .map(|n| rtp(n, 33, &ts_datagram(n as u8)))
@@ -172,26 +174,27 @@ pub(crate) fn transport_streams_are_counted_as_they_came(plane: Plane) {
     holds(&stats["ts"], &json!({"packets": 679, "continuity_errors": 4, "sync_errors": 0}));
 
     // The figures stay with the input, and what is missed meanwhile is not lost.
+    let sockets = lab.packet_sockets("relay");
     daemon.ok(&["disable", "a"]);
+    wait_for("no mirror", || lab.packet_sockets("relay") < sockets);
     for datagram in 100..110 {
         ends.sender.send_to(&rtp(datagram, 33, &ts_datagram(datagram as u8)), GROUP).unwrap();
     }
     daemon.ok(&["enable", "a"]);
     daemon.ok(&["output", "add", "a", "239.10.1.2:6000@veth2"]);
+    // One of them is the mirror again.
+    wait_for("the mirror", || lab.packet_sockets("relay") >= sockets);
     let rest: Vec<Vec<u8>> = (110..120).map(|n| rtp(n, 33, &ts_datagram(n as u8))).collect();
     ends.send(&rest);
     let stats = inspected(&daemon, "rtp", 107);
     holds(&stats["rtp"], &json!({"packets": 107, "lost": 3, "unseen": 10, "restarts": 0}));
     holds(&stats["ts"], &json!({"packets": 749, "continuity_errors": 4}));
     daemon.ok(&["set", "a", "--inspect", "none"]);
-    assert_eq!(daemon.stats("a")["inspect"], Value::Null);
-    let without = lab.packet_sockets("relay");
+    // A mirror is there only when it is asked for.
+    wait_for("no figures", || daemon.stats("a")["inspect"].is_null());
+    wait_for("no mirror", || lab.packet_sockets("relay") == sockets - 1);
     daemon.ok(&["set", "a", "--inspect", "ts"]);
-    assert_eq!(
-        lab.packet_sockets("relay"),
-        without + 1,
-        "a mirror is there only when it is asked for"
-    );
+    wait_for("the mirror", || lab.packet_sockets("relay") == sockets);
 }
 
 /// The datagrams of a super-packet are looked at one by one: none of these is RTP.

@@ -15,7 +15,7 @@ use crate::control::{change, get};
 use crate::lab::{Daemon, Lab, Plane, can_run, end, run, sibling, wait_for};
 use crate::load::rule;
 use crate::start::{nothing_is_left, refused};
-use crate::workers::{all_run, pids};
+use crate::workers::{all_run, pid, pids, workers};
 
 const LISTEN: &str = "[metrics]\nlisten = \"127.0.0.1:9464\"\n";
 const TCP: &str = "http://127.0.0.1:9464";
@@ -272,48 +272,69 @@ fn by_tcp_there_are_the_metrics_and_nothing_else() {
     refused(&lab, check.arg("check").arg(&wrong), &said);
 }
 
-/// Frames wait in rings whose workers are held up, and then no more.
+/// Frames wait in rings whose workers are held up, and then no more. The supervisor gives a worker two
+/// seconds, which on a busy machine may be too little.
 #[test]
 fn how_full_rings_are_is_seen_while_workers_are_held_up() {
-    const SENT: u64 = 30;
     if !can_run() {
         return;
     }
     for receive in ["frame", "block"] {
-        let lab = Lab::chain(Plane::Packet);
-        let text = format!("[packet]\nring_mib = 4\n[interface.veth1]\nreceive = \"{receive}\"\n");
-        let config = lab.file("mcr.toml", &text);
-        let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
-        change(&daemon, &json!([{"add": rule(1)}]));
-        all_run(&daemon);
-        let sum = |metric: &str| -> f64 {
-            let text = scrape(&daemon, "*/*");
-            let all = samples(&text).into_iter();
-            all.filter(|(series, _)| series.starts_with(metric)).map(|(_, value)| value).sum()
-        };
-        let (mut sent, mut used) = (0, 0.0);
-        wait_for("a ring that fills", || {
-            // The supervisor gives them two seconds, which on a busy machine may be too little.
-            let stopped = pids(&daemon);
-            stopped.iter().for_each(|pid| end(Some(*pid), Signal::STOP));
-            lab.send(&format!("--group 239.1.1.1 --port 5001 --rate 0 --count {SENT} --size 200"));
-            sent += SENT;
-            used = sum("mcr_ring_used_slots{");
-            let waiting = sum("mcr_ring_waiting_packets{");
-            stopped.iter().for_each(|pid| end(Some(*pid), Signal::CONT));
-            daemon.settled("s1", sent);
-            waiting == SENT as f64
-        });
-        if receive == "frame" {
-            assert_eq!(used, SENT as f64);
-            assert_eq!(sum("mcr_ring_slots{"), 2.0 * 2048.0);
-        }
-        wait_for("empty rings", || {
-            sum("mcr_ring_waiting_packets{") == 0.0 && sum("mcr_ring_used_slots{") == 0.0
-        });
-        assert_eq!(sum("mcr_ring_size_bytes{"), f64::from(8 << 20));
-        assert_eq!(daemon.stats("s1")["received"]["packets"], sent);
+        let seen = (0..5).any(|_| is_seen_how_full_rings_are(receive));
+        assert!(seen, "no worker can be held up for as long as it takes to look");
     }
+}
+
+/// Or not, because a worker was ended meanwhile: what it had not told is not counted.
+fn is_seen_how_full_rings_are(receive: &str) -> bool {
+    const SENT: u64 = 30;
+    let lab = Lab::chain(Plane::Packet);
+    let text = format!("[packet]\nring_mib = 4\n[interface.veth1]\nreceive = \"{receive}\"\n");
+    let config = lab.file("mcr.toml", &text);
+    let daemon = lab.daemon(&["--config", config.to_str().unwrap()]);
+    change(&daemon, &json!([{"add": rule(1)}]));
+    all_run(&daemon);
+    let sum = |metric: &str| -> f64 {
+        let text = scrape(&daemon, "*/*");
+        let all = samples(&text).into_iter();
+        all.filter(|(series, _)| series.starts_with(metric)).map(|(_, value)| value).sum()
+    };
+    let first = pids(&daemon);
+    // Also one that has ended and does not run again yet.
+    let is_ended = || workers(&daemon).iter().filter_map(pid).ne(first.iter().copied());
+    let received = || daemon.stats("s1")["received"]["packets"].as_u64().unwrap();
+    let (mut sent, mut ended) = (0, false);
+    wait_for("rings that fill", || {
+        first.iter().for_each(|pid| end(Some(*pid), Signal::STOP));
+        lab.send(&format!("--group 239.1.1.1 --port 5001 --rate 0 --count {SENT} --size 200"));
+        sent += SENT;
+        let (used, waiting) = (sum("mcr_ring_used_slots{"), sum("mcr_ring_waiting_packets{"));
+        first.iter().for_each(|pid| end(Some(*pid), Signal::CONT));
+        wait_for("what was sent", || {
+            ended = is_ended();
+            ended || received() >= sent
+        });
+        // A block has one slot for many.
+        let full = waiting == SENT as f64 && (receive == "block" || used == waiting);
+        ended || full
+    });
+    if ended {
+        return false;
+    }
+    if receive == "frame" {
+        assert_eq!(sum("mcr_ring_slots{"), 2.0 * 2048.0);
+    }
+    wait_for("empty rings", || {
+        ended = is_ended();
+        let used = ["mcr_ring_waiting_packets{", "mcr_ring_used_slots{"].map(sum);
+        ended || used == [0.0, 0.0]
+    });
+    let (size, received) = (sum("mcr_ring_size_bytes{"), received());
+    if ended || is_ended() {
+        return false;
+    }
+    assert_eq!((size, received), (f64::from(8 << 20), sent));
+    true
 }
 
 #[test]

@@ -75,28 +75,46 @@ pub(crate) fn a_second_sender_on_a_rule_for_anyone_is_a_warning(plane: Plane) {
     for (name, input, output) in rules {
         daemon.ok(&["add", &format!("{input}:5001@veth1"), output, "--name", name]);
     }
-    let all_send = || {
-        for group in ["232.1.1.1", "239.1.1.2", "239.1.2.1", "239.1.1.1"] {
-            for source in ["10.0.0.1", ALSO] {
-                send(&lab, group, source, 20);
-            }
-        }
-    };
     let warnings = || -> Vec<String> {
         let log = daemon.log();
         let warnings = log.lines().filter(|line| line.contains("WARN"));
         warnings.filter(|line| line.contains(ALSO)).map(str::to_owned).collect()
     };
-    all_send();
+    // All send until the warning is there, and on for some time.
+    let groups = ["232.1.1.1", "239.1.1.2", "239.1.2.1", "239.1.1.1"];
+    let begin = |group: &str| {
+        ["10.0.0.1", ALSO].map(|source| {
+            let flow = format!("--group {group} --port 5001 --source {source}");
+            lab.sender(&format!("{flow} --rate 100 --size 100"))
+        })
+    };
+    let sending = groups.map(begin);
     wait_for("the warning", || !warnings().is_empty());
-    all_send();
     for (name, ..) in rules {
-        let stats = daemon.settled(name, 80);
-        assert_eq!(senders(&stats).len(), 2, "{stats}");
+        let before = daemon.stats(name);
+        let grown = |(address, packets): &(String, u64)| {
+            let before = senders(&before).into_iter().find(|before| before.0 == *address);
+            *packets >= before.map_or(0, |(_, packets)| packets) + 100
+        };
+        wait_for(&format!("two senders of {name}"), || {
+            let senders = senders(&daemon.stats(name));
+            senders.len() == 2 && senders.iter().all(grown)
+        });
+    }
+    for ((name, ..), both) in rules.into_iter().zip(sending) {
+        let sent = both.map(|sender| {
+            let report: Value = serde_json::from_slice(&sender.stop().stdout).unwrap();
+            report["sent"].as_u64().unwrap()
+        });
+        let stats = daemon.settled(name, sent.iter().sum());
+        let mut counted = senders(&stats);
+        counted.sort();
+        let [one, also] = sent;
+        assert_eq!(counted, [("10.0.0.1".into(), one), (ALSO.into(), also)], "{stats}");
     }
     let warnings = warnings();
     let [warning] = &warnings[..] else { panic!("{warnings:#?}") };
-    for part in ["rule=\"a\"", "10.0.0.1", "(as in 10.0.0.1@239.1.1.1:5001@veth1)"] {
+    for part in ["rule=\"a\"", "10.0.0.1", "10.0.0.3", "(as in 10.0.0.", "@239.1.1.1:5001@veth1)"] {
         assert!(warning.contains(part), "lacks {part}: {warning}");
     }
 }

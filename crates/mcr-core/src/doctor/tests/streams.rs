@@ -47,6 +47,29 @@ fn where_the_stream_is_instead_is_said() {
 }
 
 #[test]
+fn what_is_to_be_changed_keeps_the_sources() {
+    let told = |words: &[&str], datagram| {
+        flips(Level::Problem, Topic::Sender, words, |e| {
+            e.rules[0] = rule("a", "10.0.0.1@232.1.1.1:5000@eth0", &["239.10.1.1:6000@eth1"]);
+            change_facts(e, "eth0", |f| f.groups.as_mut().unwrap().extend([ip("232.1.1.1")]));
+            idle(e, &[Datagram { to: [232, 1, 1, 1], ..datagram }]);
+        });
+    };
+    told(&["--input 10.0.0.1@232.1.1.1:5002@eth0,"], Datagram { port: 5002, ..UDP });
+    told(&["--input 10.0.0.1@232.1.1.1:5000@eth1"], Datagram { interface: ETH1, ..UDP });
+    told(&["--input 10.0.0.1@232.1.1.1:5000@eth0.10"], Datagram { tag: Some(10), ..UDP });
+}
+
+#[test]
+fn senders_that_a_rule_names_may_be_mixed() {
+    let mut evidence = healthy();
+    let input = "10.0.0.1,10.0.0.7@239.1.1.1:5000@eth0";
+    evidence.rules[0] = rule("a", input, &["239.10.1.1:6000@eth1"]);
+    see(&mut evidence, &Datagram { from: [10, 0, 0, 7], ..UDP });
+    assert!(judge(&evidence).iter().all(|check| check.level == Level::Ok));
+}
+
+#[test]
 fn senders_that_are_not_meant_are_named() {
     use Level::{Problem, Warning};
     let sourced = |e: &mut Evidence| {
