@@ -65,7 +65,7 @@ fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 for service in prometheus smcroute; do
-    if [[ " ${missing[*]} " = *" $service "* ]]; then
+    if [[ " ${missing[*]} " = *" $service "* && -e /etc/init.d/$service ]]; then
         update-rc.d "$service" disable >/dev/null
     fi
 done
